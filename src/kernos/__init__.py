@@ -1,0 +1,3 @@
+"""Kernos: an operating system for LLM agents."""
+
+__version__ = "0.1.0"

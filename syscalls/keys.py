@@ -1,0 +1,70 @@
+"""CURVE key pairs of principals: made, kept in files of mode 0600, and found again."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from .errors import UnreachableError
+from .places import Places
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Who one is: a principal's name and its key pair (Z85 text)."""
+
+    principal: str
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Key({self.principal}, public={self.public})"
+
+
+def make_key(principal: str) -> Key:
+    """A fresh key pair."""
+    public, secret = zmq.curve_keypair()
+    return Key(principal, public.decode(), secret.decode())
+
+
+def key_file(where: Places, principal: str) -> Path:
+    """The file of a principal's secret key."""
+    return where.keys / f"{principal.replace(':', '-', 1)}.key"
+
+
+def write_key(where: Places, key: Key) -> Path:
+    """Keep a key; the file is born with mode 0600, so it is never readable by others, not even for a moment."""
+    where.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = key_file(where, key.principal)
+    part = path.with_suffix(".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(key))
+    part.replace(path)
+    return path
+
+
+def read_key(path: Path) -> Key:
+    """A key from its file; `UnreachableError` if it is missing, damaged or readable by others."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise UnreachableError(f"The key file {path} is readable by others. Run `chmod 600 {path}`, and replace the key if it leaked.")
+        return msgspec.json.decode(path.read_bytes(), type=Key)
+    except FileNotFoundError:
+        raise UnreachableError(
+            f"There is no key at {path}. The first `kernos serve` makes the administrator's key; `kernos run APP` makes an app's."
+        ) from None
+    except (PermissionError, msgspec.MsgspecError) as error:
+        raise UnreachableError(f"The key file {path} cannot be read: {error}") from None
+
+
+def own_key(where: Places) -> Key:
+    """The key of this process: from the file descriptor that `kernos run` passes, from `KERNOS_KEY`, else the administrator's."""
+    if descriptor := os.environ.pop("KERNOS_KEY_FD", None):
+        with os.fdopen(int(descriptor), "rb") as file:
+            return msgspec.json.decode(file.read(), type=Key)
+    if path := os.environ.get("KERNOS_KEY"):
+        return read_key(Path(path))
+    found = sorted(where.keys.glob("admin-*.key"))
+    if not found:
+        raise UnreachableError(f"No key: KERNOS_KEY is not set and {where.keys} holds no administrator's key. Run `kernos serve` once.")
+    return read_key(found[0])

@@ -1,0 +1,118 @@
+"""`process.*`: agents as rows of the process table, and apps as supervised programs."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from .bounds import Name, Pid, Principal, ShortText
+from .call import Call, Done
+
+Priority = Literal["realtime", "interactive", "normal", "batch"]
+"""Scheduling classes, most urgent first."""
+
+State = Literal["idle", "queued", "running", "waiting", "stopped", "exited"]
+"""What `ps` shows: `queued` waits for a device, `running` holds a lease, `waiting` waits for a tool, a message or a process."""
+
+Signal = Literal["stop", "continue", "interrupt", "terminate"]
+"""`stop` takes the agent off the devices and `continue` puts it back; `interrupt` ends its calls in flight; `terminate` ends it."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """An agent as others see it."""
+
+    pid: Pid
+    name: Name
+    principal: Principal
+    user: Principal | None
+    parent: Pid
+    priority: Priority
+    state: State
+    age_s: float
+    calls: int
+    prompt_tokens: int
+    generated_tokens: int
+    exit_code: int | None = None
+    reason: ShortText = ""
+
+
+class Processes(msgspec.Struct, frozen=True):
+    """Rows in the order of their pids."""
+
+    processes: Annotated[list[Process], Meta(max_length=100_000)]
+
+
+class Spawned(msgspec.Struct, frozen=True):
+    """A new agent; name its pid in the calls made for it."""
+
+    pid: Pid
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How an agent ended: 0 by itself, -15 terminated, -9 killed; its row is gone after this."""
+
+    pid: Pid
+    code: int
+    reason: ShortText
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the launcher of an app does after the app died: start it again after a pause, or give up."""
+
+    restart: bool
+    delay_s: float
+    reason: ShortText
+
+
+class Spawn(Call[Spawned], tag="process.spawn", frozen=True):
+    """Make an agent, on behalf of `user` where one is named: its rights are then those of the app and of the user together."""
+
+    name: Name
+    user: Principal | None = None
+    priority: Priority = "normal"
+
+
+class ListProcesses(Call[Processes], tag="process.list", frozen=True):
+    """The process table: the caller's own rows, or everybody's."""
+
+    scope: Literal["own", "all"] = "own"
+
+
+class Wait(Call[Ended], tag="process.wait", frozen=True):
+    """Wait until an agent has ended, collect how, and remove its row."""
+
+    pid: Pid
+
+
+class Exit(Call[Done], tag="process.exit", frozen=True):
+    """End an agent of one's own in good order; its calls in flight end as cancelled."""
+
+    pid: Pid
+    code: Annotated[int, Meta(ge=0, le=255)] = 0
+    reason: ShortText = ""
+
+
+class SendSignal(Call[Done], tag="process.signal", frozen=True):
+    """Stop, continue, interrupt or terminate an agent."""
+
+    pid: Pid
+    signal: Signal
+
+
+class Kill(Call[Done], tag="process.kill", frozen=True):
+    """End an agent at once: its turns leave the device at the next token and its calls end with `AgentKilledError`."""
+
+    pid: Pid
+
+
+class Launch(Call[Done], tag="process.launch", frozen=True):
+    """Tell the kernel that an app is about to be started and supervised by the caller (`kernos run`)."""
+
+    app: Name
+
+
+class ReportCrash(Call[Verdict], tag="process.report_crash", frozen=True):
+    """Tell the kernel that a launched app died with `code`; it judges by restart intensity."""
+
+    app: Name
+    code: int

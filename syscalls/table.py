@@ -1,0 +1,142 @@
+"""The whole interface of Kernos on one screen: a row per system call.
+
+The typed decoder, the gate, the reference page `docs/syscalls.md`, the policy tools and the tests all read this table.
+
+`needs` says what the policy must allow, as pairs of an object and an action. A `{field}` of an object is taken from the request, and
+`{whose}` is `own` where the process or context that the request names belongs to the caller, else its owner. A need whose field the
+request leaves out does not apply; a call without needs is open to every known principal.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from string import Formatter
+from typing import Any, get_args
+
+import msgspec
+
+from . import context, message, model, policy, process, store, system, tool
+from .call import Call, StreamingCall
+
+Need = tuple[str, str]
+
+
+class Cost(Enum):
+    """What a call may take of the machine; the gate charges by it."""
+
+    LIGHT = "answered at once"
+    WAITS = "waits for somebody else"
+    DEVICE = "runs on a device"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system call as the table states it."""
+
+    call: type[Call[Any]]
+    needs: tuple[Need, ...]
+    cost: Cost
+    mutates: bool
+    """Carries an idempotency key and is applied once."""
+    control: bool
+    """Also taken on the control socket, which never queues behind work."""
+    agent: bool
+    """Must name an agent: pid 0 is not enough."""
+
+    @cached_property
+    def name(self) -> str:
+        """As on the wire: `family.verb`."""
+        return str(self.call.__struct_config__.tag)
+
+    @cached_property
+    def types(self) -> tuple[Any, ...]:
+        """The type arguments of the call: `(reply,)`, or `(event, reply)` if it streams."""
+        bases = getattr(self.call, "__orig_bases__", ())
+        return next(get_args(base) for base in bases if get_args(base))
+
+    @cached_property
+    def reply(self) -> Any:
+        """The type of the reply."""
+        return self.types[-1]
+
+    @cached_property
+    def event(self) -> Any | None:
+        """The type of an event, for calls that stream."""
+        return self.types[0] if issubclass(self.call, StreamingCall) else None
+
+    @cached_property
+    def reply_decoder(self) -> "msgspec.msgpack.Decoder[Any]":
+        """Kept for life: making a decoder costs more than using it a thousand times."""
+        return msgspec.msgpack.Decoder(self.reply)
+
+    @cached_property
+    def event_decoder(self) -> "msgspec.msgpack.Decoder[Any]":
+        """As `reply_decoder`; for calls that stream."""
+        return msgspec.msgpack.Decoder(self.event)
+
+
+def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str = "") -> Row:
+    """A row; each need is written `object:action`, the flags are those of the heading below."""
+    pairs = tuple((need.rpartition(":")[0], need.rpartition(":")[2]) for need in needs)
+    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags)
+
+
+TABLE: tuple[Row, ...] = (
+    # flags: m mutates, c control, a agent
+    row(process.Spawn, "process/{name}:spawn", flags="m"),
+    row(process.ListProcesses, "process/{scope}:list", flags="c"),
+    row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
+    row(process.Exit, "process/{whose}:exit", flags="mc"),
+    row(process.SendSignal, "process/{whose}:signal", flags="mc"),
+    row(process.Kill, "process/{whose}:kill", flags="mc"),
+    row(process.Launch, "app/{app}:run", flags="m"),
+    row(process.ReportCrash, "app/{app}:run", flags="m"),
+    row(model.Generate, "model/{model}:generate", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),
+    row(model.Embed, "model/{model}:embed", cost=Cost.DEVICE, flags="a"),
+    row(model.CountTokens, "model/{model}:count"),
+    row(model.ListModels, "model:list"),
+    row(model.LoadModel, "model/{model}:load", cost=Cost.WAITS, flags="m"),
+    row(model.UnloadModel, "model/{model}:unload", flags="m"),
+    row(context.OpenContext, "context/own:open", flags="ma"),
+    row(context.AppendContext, "context/{whose}:append", flags="ma"),
+    row(context.ReadContext, "context/{whose}:read", flags="a"),
+    row(context.ListContexts, "context/own:list", flags="a"),
+    row(context.DeleteContext, "context/{whose}:delete", flags="ma"),
+    row(store.PutFile, "store/{path}:write", flags="ma"),
+    row(store.GetFile, "store/{path}:read", flags="a"),
+    row(store.ListFiles, "store:list", flags="a"),
+    row(store.DeleteFile, "store/{path}:delete", flags="ma"),
+    row(message.Send, "message/{to}:send", flags="ma"),
+    row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="a"),
+    row(tool.ServeTool, "tool/{tool}:serve", cost=Cost.WAITS, flags="a"),
+    row(tool.AnswerTool, "tool:answer", flags="ma"),
+    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="ma"),
+    row(tool.ListTools, "tool:list"),
+    row(policy.GetPolicy, "policy:read"),
+    row(policy.CheckPolicy, "policy:check"),
+    row(policy.Enroll, "policy/{principal}:enroll", flags="m"),
+    row(system.Ping, "system:ping", flags="c"),
+    row(system.GetStatus, "system:status", flags="c"),
+    row(system.Cancel, flags="c"),
+    row(system.StopKernel, "system:stop", flags="mc"),
+)
+
+ROWS: dict[type[Call[Any]], Row] = {entry.call: entry for entry in TABLE}
+NAMES: dict[str, Row] = {entry.name: entry for entry in TABLE}
+
+
+def fields_of(template: str) -> tuple[str, ...]:
+    """The `{field}`s of an object's template."""
+    return tuple(field for _, field, _, _ in Formatter().parse(template) if field)
+
+
+def request_decoder() -> "msgspec.msgpack.Decoder[Call[Any]]":
+    """A decoder of every request of the table, as a union tagged by the call's name."""
+    return msgspec.msgpack.Decoder(_union())
+
+
+def _union() -> Any:
+    # Built at run time from the table, so the table stays the only place that lists the calls.
+    from typing import Union
+
+    return Union[tuple(entry.call for entry in TABLE)]  # noqa: UP007
