@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import zmq
+from zmq.utils import z85
 
 from .errors import UnreachableError
 from .places import Places
@@ -68,3 +69,8 @@ def own_key(where: Places) -> Key:
     if not found:
         raise UnreachableError(f"No key: KERNOS_KEY is not set and {where.keys} holds no administrator's key. Run `kernos serve` once.")
     return read_key(found[0])
+
+
+def key_text(raw: bytes) -> str:
+    """A public key as text (Z85) from its 32 bytes, as a handshake shows it."""
+    return z85.encode(raw).decode()

@@ -83,7 +83,7 @@ def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str 
 
 TABLE: tuple[Row, ...] = (
     # flags: m mutates, c control, a agent
-    row(process.Spawn, "process/{name}:spawn", flags="m"),
+    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
     row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
     row(process.Exit, "process/{whose}:exit", flags="mc"),
@@ -114,7 +114,7 @@ TABLE: tuple[Row, ...] = (
     row(tool.ListTools, "tool:list"),
     row(policy.GetPolicy, "policy:read"),
     row(policy.CheckPolicy, "policy:check"),
-    row(policy.Enroll, "policy/{principal}:enroll", flags="m"),
+    row(policy.Enroll, "principal/{principal}:enroll", flags="m"),
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),

@@ -33,7 +33,7 @@ class Command(msgspec.Struct, frozen=True, tag_field="do"):
     """Kernel to device."""
 
 
-class Load(Command, tag="load"):
+class Load(Command, frozen=True, tag="load"):
     """Bring the model under `path` into memory. Answered by `Loaded` or `LoadFailed`."""
 
     model: str
@@ -44,19 +44,24 @@ class Load(Command, tag="load"):
     """Sequences that may run at once (decoders)."""
 
 
-class Unload(Command, tag="unload"):
+class Unload(Command, frozen=True, tag="unload"):
     """Free a model. Its sequences, if any, end without another word."""
 
     model: str
 
 
-class Begin(Command, tag="begin"):
-    """Start a sequence: prefill `prompt`, then produce at most `max_tokens`, within the lease."""
+class Begin(Command, frozen=True, tag="begin"):
+    """Start a sequence: prefill `prompt`, then produce until the turn has `max_tokens`, within the lease.
+
+    Refused by `Failed`, with nothing begun: a prompt that leaves no room in the window, token ids outside the vocabulary, a schema that
+    is none, no free slot.
+    """
 
     seq: int
     model: str
     prompt: list[int]
     max_tokens: int
+    """Of the whole turn: the `resumed` ones count. A turn that has this many already is not begun again."""
     lease: int
     sampling: Sampling
     resumed: int = 0
@@ -65,20 +70,20 @@ class Begin(Command, tag="begin"):
     """A JSON schema (as JSON text) that the produced text must follow."""
 
 
-class Extend(Command, tag="extend"):
+class Extend(Command, frozen=True, tag="extend"):
     """Add tokens to the lease of a sequence; for an unknown sequence (it just ended) this does nothing."""
 
     seq: int
     tokens: int
 
 
-class Stop(Command, tag="stop"):
+class Stop(Command, frozen=True, tag="stop"):
     """End a sequence at the next token and free its KV cache; for an unknown sequence this does nothing."""
 
     seq: int
 
 
-class Embed(Command, tag="embed"):
+class Embed(Command, frozen=True, tag="embed"):
     """Embed token id lists. Answered by `Embedded` or `Failed`."""
 
     batch: int
@@ -86,7 +91,7 @@ class Embed(Command, tag="embed"):
     inputs: list[list[int]]
 
 
-class Shutdown(Command, tag="shutdown"):
+class Shutdown(Command, frozen=True, tag="shutdown"):
     """Leave; nothing more is sent."""
 
 
@@ -94,7 +99,7 @@ class Report(msgspec.Struct, frozen=True, tag_field="is"):
     """Device to kernel."""
 
 
-class Hello(Report, tag="hello"):
+class Hello(Report, frozen=True, tag="hello"):
     """The first message of a device server: it is up and has no model yet."""
 
     device: str
@@ -103,7 +108,7 @@ class Hello(Report, tag="hello"):
     threads: int
 
 
-class Loaded(Report, tag="loaded"):
+class Loaded(Report, frozen=True, tag="loaded"):
     """A model is ready."""
 
     model: str
@@ -116,7 +121,7 @@ class Loaded(Report, tag="loaded"):
     """Size of an embedding (encoders) or of the hidden state (decoders)."""
 
 
-class LoadFailed(Report, tag="load_failed"):
+class LoadFailed(Report, frozen=True, tag="load_failed"):
     """A model could not be loaded; `reason` says why in words for an administrator."""
 
     model: str
@@ -135,7 +140,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     """Empty while the sequence lives; `stop`: end of sequence or a complete schema; `length`: `max_tokens` reached."""
 
 
-class Stepped(Report, tag="stepped"):
+class Stepped(Report, frozen=True, tag="stepped"):
     """One step of the device."""
 
     outputs: list[Output]
@@ -144,7 +149,7 @@ class Stepped(Report, tag="stepped"):
     """Sequences decoded in this step."""
 
 
-class Embedded(Report, tag="embedded"):
+class Embedded(Report, frozen=True, tag="embedded"):
     """Vectors of a batch, row by row, float32 little-endian, each of length one."""
 
     batch: int
@@ -152,8 +157,8 @@ class Embedded(Report, tag="embedded"):
     data: bytes
 
 
-class Failed(Report, tag="failed"):
-    """A sequence or a batch could not be served. The device itself goes on."""
+class Failed(Report, frozen=True, tag="failed"):
+    """A sequence or a batch could not be served, and is gone. The device itself goes on. Neither `seq` nor `batch`: a frame was no command."""
 
     reason: str
     seq: int | None = None

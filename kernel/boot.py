@@ -1,0 +1,75 @@
+"""First boot and every boot: folders, keys, policies, the lock. After this the loop can run."""
+
+import fcntl
+import getpass
+import os
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import IO
+
+from kernos.syscalls.keys import Key, key_file, make_key, read_key, write_key
+from kernos.syscalls.places import Places
+
+from .security.identity import Identities
+
+
+class BootError(Exception):
+    """The kernel cannot start; the message says why and what to do."""
+
+
+def make_folders(where: Places) -> None:
+    """All folders, readable by their owner alone; `BootError` if somebody else's are in the way."""
+    for folder in (where.config, where.state, where.runtime, where.logs):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise BootError(f"{folder} belongs to another user. Set KERNOS_HOME to a folder of your own.")
+    where.runtime.chmod(0o700)
+
+
+def lock_state(where: Places) -> IO[str]:
+    """Hold the state folder; it is freed when the process ends, however it ends."""
+    lock = (where.state / "kernel.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise BootError(f"A kernel is running on {where.state} already. See `kernos status`, or end it with `kernos stop`.") from None
+    return lock
+
+
+def kernel_key(where: Places) -> Key:
+    """The kernel's own key; made at the first boot. Clients know its public half from the connection file."""
+    return _key(where, "device:kernel")
+
+
+def enroll_administrator(where: Places, identities: Identities) -> Key:
+    """The key of whoever boots the kernel first: an administrator."""
+    login = re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
+    key = _key(where, f"admin:{login}")
+    if not identities.knows(key.principal):
+        identities.add(key.principal, key.public)
+        identities.keep(key.principal, key.public)
+    return key
+
+
+def install_policies(where: Places, administrator: str) -> Path:
+    """The folder of the live policies; at the first boot the shipped ones, with the administrator named in them."""
+    folder = where.config / "policies"
+    if not folder.exists():
+        part = where.config / "policies.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shipped = Path(str(files("kernos.policies")))
+        (part / "policy.d").mkdir(parents=True)
+        shutil.copy(shipped / "model.conf", part)
+        for file in sorted((shipped / "policy.d").glob("*.csv")):
+            shutil.copy(file, part / "policy.d")
+        (part / "policy.d" / "90-local.csv").write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n", "utf-8")
+        part.rename(folder)
+    return folder
+
+
+def _key(where: Places, principal: str) -> Key:
+    if not key_file(where, principal).exists():
+        write_key(where, make_key(principal))
+    return read_key(key_file(where, principal))

@@ -1,0 +1,114 @@
+"""The process table: agents, their lives and their stories.
+
+A life follows `TRANSITIONS` and nothing else; an illegal step raises `IllegalTransitionError` with the agent's story. What `ps` calls
+running, queued or waiting is no state of its own but read off the agent's calls in flight, so it cannot disagree with them.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kernos.syscalls.process import Priority
+
+from ..limits import STORY_LINES
+
+
+class Life(Enum):
+    """Where an agent is in its life."""
+
+    ALIVE = "alive"
+    STOPPED = "stopped"
+    """Off the devices until it is continued; its other calls go on."""
+    EXITED = "exited"
+    """Ended; the row waits to be collected by `process.wait`."""
+    GONE = "gone"
+    """Collected; not in the table any more."""
+
+
+TRANSITIONS: dict[tuple[Life, str], Life] = {
+    (Life.ALIVE, "stop"): Life.STOPPED,
+    (Life.ALIVE, "continue"): Life.ALIVE,
+    (Life.ALIVE, "exit"): Life.EXITED,
+    (Life.STOPPED, "stop"): Life.STOPPED,
+    (Life.STOPPED, "continue"): Life.ALIVE,
+    (Life.STOPPED, "exit"): Life.EXITED,
+    (Life.EXITED, "collect"): Life.GONE,
+}
+"""Every legal step of a life."""
+
+
+class IllegalTransitionError(Exception):
+    """A step that `TRANSITIONS` does not have: a defect of the kernel. The message holds the agent's story."""
+
+
+@dataclass(slots=True)
+class Process:
+    """An agent."""
+
+    pid: int
+    name: str
+    principal: str
+    user: str | None
+    parent: int
+    priority: Priority
+    born: float
+    os_pid: int
+    """The program it lives in; its end is the agent's end. 0: unknown (a remote client)."""
+    life: Life = Life.ALIVE
+    calls: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    code: int | None = None
+    reason: str = ""
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES))
+
+    @property
+    def owner(self) -> str:
+        """Who owns what it makes: the user it acts for, else its app."""
+        return self.user or self.principal
+
+    def tell(self, now: float, line: str) -> None:
+        """Add a line to the story."""
+        self.story.append(f"{now - self.born:.3f} s: {line}")
+
+
+@dataclass
+class ProcessTable:
+    """All agents by pid. Pids count up and are not used again."""
+
+    rows: dict[int, Process] = field(default_factory=dict)
+    ended: dict[int, Process] = field(default_factory=dict)
+    """Rows nobody has collected yet, oldest first."""
+    living_of: Counter[str] = field(default_factory=Counter)
+    """Living agents per principal."""
+    last_pid: int = 0
+
+    def spawn(self, name: str, principal: str, user: str | None, priority: Priority, parent: int, os_pid: int, now: float) -> Process:
+        """A new row."""
+        self.last_pid += 1
+        process = Process(self.last_pid, name, principal, user, parent, priority, now, os_pid)
+        self.rows[process.pid] = process
+        self.living_of[principal] += 1
+        process.tell(now, f"spawned as {name} by {principal}")
+        return process
+
+    def step(self, process: Process, step: str, now: float) -> None:
+        """Take one step of a life; a collected row leaves the table."""
+        after = TRANSITIONS.get((process.life, step))
+        if after is None:
+            raise IllegalTransitionError(f"agent {process.pid} cannot {step} while {process.life.value}; " + "; ".join(process.story))
+        process.tell(now, f"{step}: {process.life.value} -> {after.value}")
+        process.life = after
+        if after is Life.GONE:
+            del self.rows[process.pid], self.ended[process.pid]
+
+    def exit(self, process: Process, code: int, reason: str, now: float) -> None:
+        """End an agent."""
+        self.step(process, "exit", now)
+        process.code, process.reason = code, reason
+        self.ended[process.pid] = process
+        self.living_of[process.principal] -= 1
+
+    def in_program(self, os_pid: int) -> list[Process]:
+        """Living agents of one program."""
+        return [process for process in self.rows.values() if process.os_pid == os_pid and process.life is not Life.EXITED]

@@ -1,0 +1,84 @@
+"""The two interfaces of this folder.
+
+`Driver` is what the server process (and the kernel's simulator) sees of a device: it takes the commands of `messages` and gives the
+reports. `LanguageModel` is what a decoder must offer to be run by `engine`. A new kind of hardware or model implements one of them.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from .messages import Begin, Embed, Embedded, Extend, Failed, Load, Loaded, LoadFailed, Stepped, Stop, Unload
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RefusedError(Exception):
+    """A command cannot be served; the text is the reason that goes to the kernel."""
+
+
+class Driver(Protocol):
+    """One device. Not thread-safe; no method waits for anything but the computation itself."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` would compute something: some sequence holds a lease."""
+        ...
+
+    def load(self, command: Load) -> Loaded | LoadFailed:
+        """Bring a model into memory. After `LoadFailed` nothing of it remains."""
+        ...
+
+    def unload(self, command: Unload) -> None:
+        """Free a model and its sequences. Unknown: nothing happens."""
+        ...
+
+    def begin(self, command: Begin) -> Failed | None:
+        """Admit a sequence, or say why not. After `Failed` the sequence does not exist; the others notice nothing."""
+        ...
+
+    def extend(self, command: Extend) -> None:
+        """Add to a lease. Unknown: nothing happens."""
+        ...
+
+    def stop(self, command: Stop) -> None:
+        """End a sequence and free its row; no report mentions it again. Unknown: nothing happens."""
+        ...
+
+    def embed(self, command: Embed) -> Embedded | Failed:
+        """Embed a batch at once."""
+        ...
+
+    def step(self) -> list[Stepped | Failed]:
+        """Advance every sequence that holds a lease by at most one token.
+
+        A sequence is gone after the report that carries its `finish` or its `Failed`. Empty when not `busy`.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """A decoder with the KV caches of its open sequences. Positions and caches are its affair, choosing tokens is not."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights in memory."""
+        ...
+
+    def open(self, seq: int) -> None:
+        """Make an empty KV cache for a new sequence."""
+        ...
+
+    def close(self, seq: int) -> None:
+        """Free the KV cache of an open sequence."""
+        ...
+
+    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> "Tensor | None":
+        """Append `tokens` (at least one) to the cache of an open sequence.
+
+        With `last`, returns the float32 logits [vocab] of what follows them; else nothing, and saves computing them.
+        """
+        ...
+
+    def decode(self, seqs: list[int], tokens: list[int]) -> "Tensor":
+        """Append one token to each of several sequences, all different; returns float32 logits [len(seqs), vocab]."""
+        ...

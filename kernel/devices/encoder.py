@@ -1,0 +1,56 @@
+"""Encoders, by sentence-transformers. The kernel tokenizes; what comes here are token ids, separators included."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from .driver import RefusedError
+
+_BATCH = 32
+"""Inputs per forward pass: enough to fill the processor, few enough that memory and padding stay small."""
+
+
+class Encoder:
+    """One loaded encoder."""
+
+    def __init__(self, folder: Path, window: int, dtype: torch.dtype, device: torch.device) -> None:
+        loaded = SentenceTransformer(
+            str(folder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
+        )
+        self._model: Any = loaded.eval()
+        self._window = window
+        self._device = device
+        self._pad = loaded.tokenizer.pad_token_id or 0  # any id will do under the attention mask
+        self.dim = int(loaded.get_embedding_dimension())
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights in memory."""
+        return sum(parameter.nbytes for parameter in self._model.parameters())
+
+    @torch.inference_mode()
+    def embed(self, inputs: list[list[int]]) -> Tensor:
+        """Vectors of length one, float32 [len(inputs), dim] in main memory."""
+        if not all(inputs):
+            raise RefusedError(f"input {inputs.index([])} has no tokens")
+        vectors = torch.empty(len(inputs), self.dim)
+        by_length = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))  # so that little is padded
+        for start in range(0, len(inputs), _BATCH):
+            chosen = by_length[start : start + _BATCH]
+            vectors[chosen] = self._forward([self._cut(inputs[index]) for index in chosen]).cpu()
+        return vectors
+
+    def _forward(self, inputs: list[list[int]]) -> Tensor:
+        width = max(map(len, inputs))
+        ids = torch.tensor([tokens + [self._pad] * (width - len(tokens)) for tokens in inputs])
+        mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in inputs])
+        out = self._model({"input_ids": ids.to(self._device), "attention_mask": mask.to(self._device)})
+        return F.normalize(out["sentence_embedding"].float(), dim=-1)
+
+    def _cut(self, tokens: list[int]) -> list[int]:
+        """Cut to the window, but keep the last token: the separator that the model was trained to see at the end."""
+        return tokens if len(tokens) <= self._window else [*tokens[: self._window - 1], tokens[-1]]

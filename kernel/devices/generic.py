@@ -1,0 +1,50 @@
+"""Any other causal language model, by transformers: slower than `llama` (one pass per sequence), for models of every shape.
+
+Code that comes with a model is never run (no trust_remote_code).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+
+class Generic:
+    """A `LanguageModel`."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+        loaded = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+        self._model: Any = loaded.eval().to(device)
+        self._caches: dict[int, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights in memory."""
+        return int(self._model.get_memory_footprint())
+
+    def open(self, seq: int) -> None:
+        """See `LanguageModel`."""
+        self._caches[seq] = DynamicCache(config=self._model.config)
+
+    def close(self, seq: int) -> None:
+        """See `LanguageModel`."""
+        del self._caches[seq]
+
+    @torch.inference_mode()
+    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> Tensor | None:
+        """See `LanguageModel`."""
+        logits = self._append(seq, tokens)
+        return logits if last else None
+
+    @torch.inference_mode()
+    def decode(self, seqs: list[int], tokens: list[int]) -> Tensor:
+        """See `LanguageModel`."""
+        return torch.stack([self._append(seq, [token]) for seq, token in zip(seqs, tokens, strict=True)])
+
+    def _append(self, seq: int, tokens: list[int]) -> Tensor:
+        ids = torch.tensor([tokens], device=self._model.device)
+        out = self._model(input_ids=ids, past_key_values=self._caches[seq], use_cache=True, logits_to_keep=1)
+        logits: Tensor = out.logits[0, -1].float()
+        return logits

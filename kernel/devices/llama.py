@@ -1,0 +1,129 @@
+"""Decoders of the Llama shape: Llama, SmolLM, Mistral, Qwen2, Qwen3.
+
+The weights have a layout of our own (fused projections), and one forward pass serves prefill and decode. `checkpoint` reads them and says
+which models have this shape; `kv` holds the caches. The arithmetic follows transformers' step by step, so that greedy tokens agree.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .kv import Attention, DecodeAttention, KVRows, PrefillAttention
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that define a model of this family."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one layer; q, k, v are one matrix, gate and up another: fewer and larger products."""
+
+    norm_in: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Tensor
+    norm_mid: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights; `head` is `embedding` where the model ties them."""
+
+    embedding: Tensor
+    layers: list[Layer]
+    norm: Tensor
+    head: Tensor
+    inv_freq: Tensor
+    """Angle per position of each pair of dimensions, float32."""
+
+
+class Llama:
+    """A `LanguageModel`."""
+
+    def __init__(self, shape: Shape, weights: Weights) -> None:
+        self._shape = shape
+        self._weights = weights
+        self._kv = KVRows(shape.layers, shape.kv_heads, shape.head_dim, like=weights.embedding)
+
+    @property
+    def size(self) -> int:
+        """Bytes of weights in memory; tied ones count once."""
+        layers = [getattr(layer, name) for layer in self._weights.layers for name in Layer.__slots__]
+        tensors = [self._weights.embedding, self._weights.norm, self._weights.head, *layers]
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
+
+    @torch.inference_mode()
+    def open(self, seq: int) -> None:
+        """See `LanguageModel`."""
+        self._kv.open(seq)
+
+    @torch.inference_mode()
+    def close(self, seq: int) -> None:
+        """See `LanguageModel`."""
+        self._kv.close(seq)
+
+    @torch.inference_mode()
+    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> Tensor | None:
+        """See `LanguageModel`."""
+        row = self._kv.row(seq)
+        hidden = self._forward(tokens, PrefillAttention(self._kv, row, len(tokens)))
+        self._kv.lengths[row] += len(tokens)
+        return self._logits(hidden[-1]) if last else None
+
+    @torch.inference_mode()
+    def decode(self, seqs: list[int], tokens: list[int]) -> Tensor:
+        """See `LanguageModel`."""
+        rows = [self._kv.row(seq) for seq in seqs]
+        hidden = self._forward(tokens, DecodeAttention(self._kv, rows))
+        for row in rows:
+            self._kv.lengths[row] += 1
+        return self._logits(hidden)
+
+    def _forward(self, tokens: list[int], attend: Attention) -> Tensor:
+        """Hidden states [tokens, dim] after the last layer."""
+        weights, eps = self._weights, self._shape.eps
+        x = F.embedding(torch.tensor(tokens, device=weights.embedding.device), weights.embedding)
+        angles = attend.positions[:, None].float() * weights.inv_freq
+        turn = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
+        for index, layer in enumerate(weights.layers):
+            q, k, v = self._heads(layer, _norm(x, layer.norm_in, eps), turn)
+            x = x + F.linear(attend(index, q, k, v).flatten(1), layer.out)
+            gate, up = F.linear(_norm(x, layer.norm_mid, eps), layer.gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, layer.down)
+        return x
+
+    def _heads(self, layer: Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by head; the first two normalised where the model does so, and rotated."""
+        shape = self._shape
+        fused = F.linear(x, layer.qkv, layer.qkv_bias).view(len(x), -1, shape.head_dim)
+        q, k, v = torch.split(fused, [shape.heads, shape.kv_heads, shape.kv_heads], 1)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
+        return _rotate(q, *turn), _rotate(k, *turn), v
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(_norm(hidden, self._weights.norm, self._shape.eps), self._weights.head).float()
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding: dimension i is paired with i + half."""
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)

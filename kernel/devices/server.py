@@ -1,0 +1,161 @@
+"""A device server: the process that owns one device. `python -m kernos.kernel.devices.server`, started by the kernel.
+
+Its whole configuration is one JSON line on stdin (`Boot`): keys do not belong on a command line, which every user of the machine can read.
+It says `Hello` when it is ready for commands, then alternates: apply all commands that have arrived, make one step, report. Without work it
+waits for a command. It ends by `Shutdown`, SIGTERM or SIGINT, and is killed when its parent dies. It is crash-only: an error that
+concerns no single sequence or batch ends the process, and the kernel, which has every token, starts it anew.
+
+This is the one file of this folder with a socket in it.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import zmq
+
+from .driver import Driver
+from .messages import (
+    AnyCommand,
+    AnyReport,
+    Begin,
+    Embed,
+    Extend,
+    Failed,
+    Hello,
+    Load,
+    Shutdown,
+    Stop,
+    Unload,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_LINGER_MS = 1000
+"""How long the last reports may take to leave when the server ends; a dead kernel must not hold it."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device server is told at its start. Keys are Z85 text, as CURVE has them."""
+
+    device: str
+    """"cpu:0" or "cuda:<n>"; also its name to the kernel."""
+    endpoint: str
+    """Where the kernel listens for device servers."""
+    kernel_public: str
+    public: str
+    secret: str
+    threads: int
+    nice: int = 10
+    """Below the kernel's own priority: beside two busy torch threads this kept the kernel's p99 at 0.5 ms instead of 4.1."""
+    parent: int = 0
+    """Process id of the kernel on this machine; 0: it runs elsewhere, and someone else ends us."""
+
+
+class Server:
+    """The loop between the socket and the driver."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", driver: Driver) -> None:
+        self._socket = socket
+        self._driver = driver
+        self._decoder = msgspec.msgpack.Decoder(AnyCommand)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._running = True
+
+    def send(self, report: AnyReport) -> None:
+        """Queue one report."""
+        self._socket.send(self._encoder.encode(report))
+
+    def run(self) -> None:
+        """Serve until `Shutdown`."""
+        while self._running:
+            if not self._driver.busy:
+                self._socket.poll()
+            self._drain()
+            for report in self._driver.step() if self._running else []:
+                self.send(report)
+
+    def _drain(self) -> None:
+        """Apply every command that has arrived."""
+        while self._running and self._socket.poll(0):
+            frames = self._socket.recv_multipart()
+            try:
+                command = self._decoder.decode(frames[-1])
+            except msgspec.MsgspecError as error:  # a foreign or newer message is no reason to lose the others' work
+                self.send(Failed(f"a frame of {len(frames[-1])} bytes is no command: {error}"))
+            else:
+                self._apply(command)
+
+    def _apply(self, command: AnyCommand) -> None:
+        report: AnyReport | None = None
+        match command:
+            case Load():
+                report = self._driver.load(command)
+            case Unload():
+                self._driver.unload(command)
+            case Begin():
+                report = self._driver.begin(command)
+            case Extend():
+                self._driver.extend(command)
+            case Stop():
+                self._driver.stop(command)
+            case Embed():
+                report = self._driver.embed(command)
+            case Shutdown():
+                self._running = False
+        if report is not None:
+            self.send(report)
+
+
+def main() -> None:
+    """Start, connect, serve, leave."""
+    boot = msgspec.json.decode(sys.stdin.buffer.readline(), type=Boot)
+    _settle(boot)
+    import torch
+
+    from .torch_driver import TorchDriver
+
+    torch.set_num_threads(boot.threads)
+    device = torch.device(boot.device)
+    with zmq.Context() as context, _connect(context, boot) as socket:
+        server = Server(socket, TorchDriver(device))
+        server.send(Hello(boot.device, os.getpid(), _accelerator(device), boot.threads))
+        server.run()
+
+
+def _settle(boot: Boot) -> None:
+    """Take our place among the processes. Before torch is imported: threads inherit the priority, libraries read the environment."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    os.setpriority(os.PRIO_PROCESS, 0, boot.nice)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if boot.parent:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != boot.parent:  # it died before the line above, which then never fires
+            sys.exit("the kernel that started this device server is gone")
+
+
+def _connect(context: "zmq.Context[zmq.Socket[bytes]]", boot: Boot) -> "zmq.Socket[bytes]":
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, _LINGER_MS)
+    socket.curve_serverkey = boot.kernel_public.encode()
+    socket.curve_publickey = boot.public.encode()
+    socket.curve_secretkey = boot.secret.encode()
+    socket.connect(boot.endpoint)
+    return socket
+
+
+def _accelerator(device: "torch.device") -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The driver of a torch device: every loaded model with its engine or encoder, and commands brought to the right one.
+
+transformers and sentence-transformers are imported when a model first needs them: a server of Llama-shaped models never pays the
+seconds and the memory, neither at start nor after a crash.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .checkpoint import load_llama, supports
+from .driver import LanguageModel, RefusedError
+from .engine import Engine
+from .messages import Begin, Embed, Embedded, Extend, Failed, Load, Loaded, LoadFailed, Stepped, Stop, Unload
+from .modelstore import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+
+class TorchDriver:
+    """A `Driver` for "cpu" or "cuda:<n>"."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._engines: dict[str, Engine] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    @property
+    def busy(self) -> bool:
+        """See `Driver`."""
+        return any(engine.busy for engine in self._engines.values())
+
+    def load(self, command: Load) -> Loaded | LoadFailed:
+        """See `Driver`."""
+        began = time.perf_counter()
+        try:
+            manifest, size = self._load(command)
+        except Exception as error:  # what a damaged file raises is anyone's guess
+            return LoadFailed(command.model, f"{type(error).__name__}: {error}")
+        took = time.perf_counter() - began
+        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim)
+
+    def unload(self, command: Unload) -> None:
+        """See `Driver`."""
+        self._engines.pop(command.model, None)
+        self._encoders.pop(command.model, None)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # the memory ledger is the kernel's, and other processes want what it says is free
+
+    def begin(self, command: Begin) -> Failed | None:
+        """See `Driver`."""
+        if self._engine_of(command.seq) is not None:
+            return Failed(f"sequence {command.seq} is already running", seq=command.seq)
+        if command.model not in self._engines:
+            return Failed(f"no decoder {command.model!r} is loaded", seq=command.seq)
+        try:
+            self._engines[command.model].begin(command)
+        except (RefusedError, RuntimeError) as error:  # the latter: no memory for another row
+            return Failed(str(error), seq=command.seq)
+        return None
+
+    def extend(self, command: Extend) -> None:
+        """See `Driver`."""
+        if (engine := self._engine_of(command.seq)) is not None:
+            engine.extend(command.seq, command.tokens)
+
+    def stop(self, command: Stop) -> None:
+        """See `Driver`."""
+        if (engine := self._engine_of(command.seq)) is not None:
+            engine.stop(command.seq)
+
+    def embed(self, command: Embed) -> Embedded | Failed:
+        """See `Driver`."""
+        encoder = self._encoders.get(command.model)
+        if encoder is None:
+            return Failed(f"no encoder {command.model!r} is loaded", batch=command.batch)
+        try:
+            vectors = encoder.embed(command.inputs)
+        except (RefusedError, RuntimeError) as error:
+            return Failed(str(error), batch=command.batch)
+        return Embedded(command.batch, encoder.dim, vectors.numpy().astype("<f4").tobytes())
+
+    def step(self) -> list[Stepped | Failed]:
+        """See `Driver`. Models take turns within a step."""
+        return [report for engine in self._engines.values() if engine.busy for report in engine.step()]
+
+    def _engine_of(self, seq: int) -> Engine | None:
+        return next((engine for engine in self._engines.values() if seq in engine), None)
+
+    def _load(self, command: Load) -> tuple[Manifest, int]:
+        """Load a model and give its manifest and size."""
+        folder, dtype = Path(command.path), getattr(torch, command.dtype)
+        manifest = read_manifest(folder)
+        if command.model in self._engines or command.model in self._encoders:
+            raise RefusedError(f"{command.model!r} is already loaded")
+        if manifest.kind != command.kind:
+            raise RefusedError(f"{command.model!r} is no {command.kind} but an {manifest.kind}")
+        if command.kind == "encoder":
+            from .encoder import Encoder
+
+            encoder = self._encoders[command.model] = Encoder(folder, manifest.window, dtype, self._device)
+            return manifest, encoder.size
+        model = _language_model(folder, dtype, self._device)
+        self._engines[command.model] = Engine(model, manifest, folder, command.slots)
+        return manifest, model.size
+
+
+def _language_model(folder: Path, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if supports(config):
+        return load_llama(folder, dtype, device)
+    from .generic import Generic
+
+    return Generic(folder, dtype, device)

@@ -1,0 +1,358 @@
+"""The only way in: decode, identify, authorise, charge, dispatch. Default deny.
+
+A message passes these steps in this order and a failure at any of them is a typed error to its sender and nothing to anybody else. No
+handler can be reached but through here, and only here is the policy asked.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from kernos.syscalls.bounds import MAX_FRAMES, MAX_MESSAGE_BYTES
+from kernos.syscalls.call import Call
+from kernos.syscalls.errors import (
+    AbiMismatchError,
+    BadRequestError,
+    BusyError,
+    CancelledError,
+    ConflictError,
+    CutOffError,
+    DeadlineError,
+    DeniedError,
+    InternalError,
+    KernosError,
+    LimitError,
+    NotYoursError,
+    StoppingError,
+    UnknownCallError,
+)
+from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
+from kernos.syscalls.version import MAJOR, MINOR
+from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
+
+from .core.processes import Life, Process
+from .handlers import HANDLERS
+from .host import Client, Delivery
+from .limits import CALLS_IN_FLIGHT, CALLS_IN_FLIGHT_PER_PRINCIPAL, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
+from .system import System
+from .tickets import LATER, Ticket
+
+log = logging.getLogger(__name__)
+
+_TEMPLATES = {entry.call: [(template, fields_of(template), action) for template, action in entry.needs] for entry in ROWS.values()}
+
+
+class _Tag(msgspec.Struct):
+    """Just the name of a call, to tell an unknown call from a bad one."""
+
+    call: str = ""
+
+
+class _Record:
+    """What became of a call with an idempotency key: its outcome, or who waits for it."""
+
+    __slots__ = ("answer", "body", "since", "waiting")
+
+    def __init__(self, body: bytes, since: float) -> None:
+        self.body = body
+        self.since = since
+        self.answer: bytes | None = None
+        self.waiting: list[Ticket] = []
+
+
+class Gate:
+    """Checks every message and keeps the tickets of the calls in flight."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.in_flight: dict[tuple[str, int], Ticket] = {}
+        self.by_principal: dict[str, int] = {}
+        self._decoder = request_decoder()
+        self._tag = msgspec.msgpack.Decoder(_Tag)
+        self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
+        system.gate = self
+
+    # --- in -----------------------------------------------------------------------------------------------------------------------
+
+    def receive(self, client: Client, frames: list[bytes]) -> None:
+        """Take in the frames of one message."""
+        id_ = 0
+        try:
+            _check_size(frames)
+            header = decode_request_header(frames[0])
+            id_ = header.id
+            call = self._decode(header, frames[1])
+            self._admit(client, header, call, frames[1])
+        except KernosError as error:
+            self._refuse(client, id_, error)
+        except Exception as error:
+            log.exception("a message of %s broke the gate", client.principal)
+            self._refuse(client, id_, InternalError(f"The kernel failed on this message: {error!r}. It goes on; see its log."))
+
+    def _decode(self, header: RequestHeader, body: bytes) -> Call[Any]:
+        if header.major != MAJOR:
+            raise AbiMismatchError(
+                f"This kernel speaks ABI {MAJOR}.{MINOR}, the client {header.major}.{header.minor}. Install an SDK of {MAJOR}.x."
+            )
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._explain(body, error) from None
+
+    def _explain(self, body: bytes, error: Exception) -> KernosError:
+        try:
+            name = self._tag.decode(body).call
+        except Exception:
+            return BadRequestError(f"The body frame is not a call: {error}. See docs/wire.md.")
+        if name not in NAMES:
+            return UnknownCallError(f"This kernel (ABI {MAJOR}.{MINOR}) has no call `{name[:64]}`. See docs/syscalls.md.")
+        return BadRequestError(f"{name}: {error}. See docs/syscalls.md for its fields and bounds.")
+
+    def _admit(self, client: Client, header: RequestHeader, call: Call[Any], body: bytes) -> None:
+        row = ROWS[type(call)]
+        if client.control and not row.control:
+            raise BadRequestError(f"{row.name} is not a control call; send it on the other socket.")
+        if self.system.draining and not row.control:
+            raise StoppingError("The kernel is being stopped and takes no new calls. Try again when it is back.", retry_after=5.0)
+        process = self._identify(client, header.pid, row)
+        self._authorise(client, process, row, call)
+        self._charge(client, header, process, row)
+        deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
+        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, header.key if row.mutates else None)
+        if ticket.key is None or self._first(ticket, body):
+            self._dispatch(ticket, call)
+
+    def _identify(self, client: Client, pid: int, row: Row) -> Process | None:
+        if pid == 0:
+            if row.agent:
+                raise NotYoursError(f"{row.name} is made by an agent. Spawn one with `process.spawn` and name its pid.")
+            return None
+        process = self.system.processes.rows.get(pid)
+        if process is None or process.principal != client.principal or process.life is Life.EXITED:
+            reason = f" It has ended: {process.reason}." if process and process.principal == client.principal else ""
+            raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
+        return process
+
+    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> None:
+        for template, fields, action in _TEMPLATES[row.call]:
+            object_ = self._object(template, fields, client, process, call) if fields else template
+            if object_ is not None:
+                self.require(client.principal, object_, action)
+                if process is not None and process.user is not None:
+                    self.require(process.user, object_, action)
+
+    def require(self, subject: str, object_: str, action: str) -> None:
+        """Raise `DeniedError` unless the policy allows it."""
+        policy = self.system.policy
+        verdict = policy.decide(subject, object_, action)
+        if not verdict.allowed:
+            why = f"the rule {verdict.rule} forbids it" if verdict.rule else "no rule allows it"
+            raise DeniedError(
+                f"{subject} may not {action} {object_}: {why}. Ask the administrator.",
+                subject=subject,
+                object=object_,
+                action=action,
+                policy=policy.hash,
+                rule=verdict.rule,
+            )
+
+    def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
+        values = {}
+        for field in fields:
+            value = self._whose(client, process, call) if field == "whose" else getattr(call, field)
+            if value is None:
+                return None
+            values[field] = value
+        return template.format_map(values)
+
+    def _whose(self, client: Client, process: Process | None, call: Call[Any]) -> str | None:
+        """`own`, or the owner of the process or context that a call names; what does not exist counts as one's own."""
+        if (pid := getattr(call, "pid", None)) is not None:
+            other = self.system.processes.rows.get(pid)
+            return "own" if other is None or other.principal == client.principal else other.principal
+        if (id_ := getattr(call, "context", None)) is None:
+            return None
+        context = self.system.contexts.by_id.get(id_)
+        return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
+
+    def _charge(self, client: Client, header: RequestHeader, process: Process | None, row: Row) -> None:
+        if row.cost is not Cost.LIGHT:
+            if len(self.in_flight) >= CALLS_IN_FLIGHT:
+                raise BusyError(f"The kernel has {CALLS_IN_FLIGHT} calls in flight. Try again in a second.", retry_after=1.0)
+            if self.by_principal.get(client.principal, 0) >= CALLS_IN_FLIGHT_PER_PRINCIPAL:
+                raise LimitError(
+                    f"{client.principal} has {CALLS_IN_FLIGHT_PER_PRINCIPAL} calls in flight. Wait for some to end.", retry_after=1.0
+                )
+            if (client.principal, header.id) in self.in_flight:
+                raise ConflictError(f"A call with the id {header.id} is in flight already. Number calls one by one.")
+        self.system.calls += 1
+        if process is not None:
+            process.calls += 1
+
+    def _dispatch(self, ticket: Ticket, call: Call[Any]) -> None:
+        try:
+            result = HANDLERS[type(call)](self.system, ticket, call)
+        except KernosError as error:
+            ticket.fail(error)
+        except Exception as error:
+            log.exception("%s broke", ticket.row.name)
+            story = "; ".join(ticket.process.story) if ticket.process else ""
+            ticket.fail(InternalError(f"{ticket.row.name} failed inside the kernel: {error!r}. It goes on; see its log.", story=story))
+        else:
+            if result is not LATER:
+                ticket.reply(result)
+            elif ticket.open:
+                self._park(ticket)
+
+    # --- calls in flight ----------------------------------------------------------------------------------------------------------
+
+    def _park(self, ticket: Ticket) -> None:
+        self.in_flight[(ticket.principal, ticket.id)] = ticket
+        self.by_principal[ticket.principal] = self.by_principal.get(ticket.principal, 0) + 1
+        ticket.client.tickets[ticket.id] = ticket
+        if ticket.deadline is not None:
+            error = DeadlineError(f"{ticket.row.name} was not done in time. Allow more time, or ask for less.")
+            ticket.timer = self.system.host.at(ticket.deadline, lambda: self.end(ticket, error))
+
+    def _unpark(self, ticket: Ticket) -> None:
+        if self.in_flight.pop((ticket.principal, ticket.id), None) is None:
+            return
+        self.by_principal[ticket.principal] -= 1
+        if not self.by_principal[ticket.principal]:
+            del self.by_principal[ticket.principal]
+        ticket.client.tickets.pop(ticket.id, None)
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+        self.system.stop_if_drained()
+
+    def end(self, ticket: Ticket, error: KernosError) -> None:
+        """End a call from outside its handler, which is told first."""
+        if ticket.open:
+            if ticket.on_end is not None:
+                ticket.on_end()
+            self.fail(ticket, error)
+
+    def end_of(self, process: Process, error: KernosError) -> None:
+        """End every call in flight of an agent."""
+        for ticket in [ticket for ticket in self.in_flight.values() if ticket.process is process]:
+            self.end(ticket, error)
+
+    def waits(self, process: Process) -> bool:
+        """Whether an agent has a call in flight."""
+        return any(ticket.process is process for ticket in self.in_flight.values())
+
+    def cancel(self, principal: str, id_: int) -> None:
+        """End one call of a principal, if it is in flight."""
+        ticket = self.in_flight.get((principal, id_))
+        if ticket is not None:
+            self.end(ticket, CancelledError(f"{ticket.row.name} was cancelled by its caller."))
+
+    def end_all(self, error: KernosError) -> None:
+        """End every call in flight."""
+        for ticket in list(self.in_flight.values()):
+            self.end(ticket, error)
+
+    def drop(self, client: Client) -> None:
+        """A connection is gone: nobody waits for its calls any more."""
+        for ticket in list(client.tickets.values()):
+            self.end(ticket, CancelledError("The client is gone."))
+
+    # --- out ----------------------------------------------------------------------------------------------------------------------
+
+    def finish(self, ticket: Ticket, value: Any) -> None:
+        """End a call with its reply."""
+        if ticket.open:
+            body = encode(value)
+            self._close(ticket)
+            if ticket.key is not None:
+                self._settle(ticket, ticket.key, body)
+            self._send(ticket.client, ticket.id, Kind.REPLY, body)
+
+    def fail(self, ticket: Ticket, error: KernosError) -> None:
+        """End a call with an error. Nothing was applied, so its idempotency key is free again."""
+        if ticket.open:
+            self._close(ticket)
+            self._refuse(ticket.client, ticket.id, error)
+            record = self._records.pop((ticket.principal, ticket.key or ""), None)
+            for other in record.waiting if record else []:
+                other.fail(error)
+
+    def event(self, ticket: Ticket, value: Any) -> None:
+        """Send one of a stream's events."""
+        self._send(ticket.client, ticket.id, Kind.EVENT, encode(value))
+
+    def _refuse(self, client: Client, id_: int, error: KernosError) -> None:
+        self.system.refused += 1
+        self._send(client, id_, Kind.ERROR, encode(error.body()))
+
+    def _close(self, ticket: Ticket) -> None:
+        ticket.open = False
+        self._unpark(ticket)
+
+    def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> None:
+        if client.cut_off:
+            return
+        delivery = self.system.host.send(client, [encode(ReplyHeader(id_, kind)), body])
+        if delivery is Delivery.FULL:
+            self._cut_off(client)
+        elif delivery is Delivery.GONE:
+            self.drop(client)
+
+    def _cut_off(self, client: Client) -> None:
+        """The client does not read. End its calls, and tell it so when it reads again."""
+        log.warning("%s (process %d) does not read its answers and is cut off", client.principal, client.os_pid)
+        client.cut_off = True
+        self.drop(client)
+        self._tell_cut_off(client)
+
+    def _tell_cut_off(self, client: Client) -> None:
+        error = CutOffError("This client did not read its answers; its calls in flight were ended. Read answers as they come.")
+        delivery = self.system.host.send(client, [encode(ReplyHeader(0, Kind.CUT_OFF)), encode(error.body())])
+        if delivery is Delivery.FULL:
+            self.system.host.at(self.system.host.now + CUT_OFF_RETRY_S, lambda: self._tell_cut_off(client))
+        else:
+            client.cut_off = False
+
+    # --- applied once -------------------------------------------------------------------------------------------------------------
+
+    def _first(self, ticket: Ticket, body: bytes) -> bool:
+        """Whether a call with this key is new; a repeated one gets the outcome of the first."""
+        name = (ticket.principal, ticket.key or "")
+        body = hashlib.sha256(body).digest()
+        record = self._records.get(name)
+        if record is None or self.system.host.now - record.since > IDEMPOTENCY_S:
+            self._records[name] = _Record(body, self.system.host.now)
+            while len(self._records) > IDEMPOTENCY_RECORDS:
+                self._records.popitem(last=False)
+            return True
+        if record.body != body:
+            ticket.key = None
+            ticket.fail(ConflictError(f"The key {name[1]} was used for another call. Make a new key for each call."))
+        elif record.answer is not None:
+            self._close(ticket)
+            self._send(ticket.client, ticket.id, Kind.REPLY, record.answer)
+        else:
+            ticket.key = None
+            record.waiting.append(ticket)
+            self._park(ticket)
+        return False
+
+    def _settle(self, ticket: Ticket, key: str, body: bytes) -> None:
+        record = self._records.get((ticket.principal, key))
+        if record is not None:
+            record.answer = body
+            waiting, record.waiting = record.waiting, []
+            for other in waiting:
+                if other.open:
+                    self._close(other)
+                    self._send(other.client, other.id, Kind.REPLY, body)
+
+
+def _check_size(frames: list[bytes]) -> None:
+    if len(frames) != MAX_FRAMES:
+        raise BadRequestError(f"A message has {MAX_FRAMES} frames, header and body; this one has {len(frames)}. See docs/wire.md.")
+    if len(frames[0]) + len(frames[1]) > MAX_MESSAGE_BYTES:
+        raise BadRequestError(f"A message has at most {MAX_MESSAGE_BYTES} bytes. Split it.")

@@ -1,0 +1,59 @@
+"""A handler per system call: unpack, call the mechanism, build the reply. Nothing is decided here that the gate or the core decides.
+
+A handler gets the system, the ticket and the request, and returns the reply; or keeps the ticket and returns `LATER`; or raises an error
+of the table. By then the call is decoded, identified, authorised and charged.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kernos.syscalls.call import Call
+from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
+from kernos.syscalls.message import Receive, Send
+from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
+from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
+from kernos.syscalls.process import Exit, Kill, Launch, ListProcesses, ReportCrash, SendSignal, Spawn, Wait
+from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
+from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
+
+from . import context, message, model, policy, process, store, system, tool
+
+HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
+    Spawn: process.spawn,
+    ListProcesses: process.list_,
+    Wait: process.wait,
+    Exit: process.exit_,
+    SendSignal: process.signal,
+    Kill: process.kill,
+    Launch: process.launch,
+    ReportCrash: process.report_crash,
+    Generate: model.generate,
+    Embed: model.embed,
+    CountTokens: model.count,
+    ListModels: model.list_,
+    LoadModel: model.load,
+    UnloadModel: model.unload,
+    OpenContext: context.open_,
+    AppendContext: context.append,
+    ReadContext: context.read,
+    ListContexts: context.list_,
+    DeleteContext: context.delete,
+    PutFile: store.put,
+    GetFile: store.get,
+    ListFiles: store.list_,
+    DeleteFile: store.delete,
+    Send: message.send,
+    Receive: message.receive,
+    ServeTool: tool.serve,
+    AnswerTool: tool.answer,
+    CallTool: tool.call,
+    ListTools: tool.list_,
+    GetPolicy: policy.status,
+    CheckPolicy: policy.check,
+    Enroll: policy.enroll,
+    Ping: system.ping,
+    GetStatus: system.status,
+    Cancel: system.cancel,
+    StopKernel: system.stop,
+}

@@ -1,0 +1,144 @@
+"""`process.*`."""
+
+from kernos.syscalls.call import Done
+from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError
+from kernos.syscalls.process import (
+    Ended,
+    Exit,
+    Kill,
+    Launch,
+    ListProcesses,
+    Process,
+    Processes,
+    ReportCrash,
+    SendSignal,
+    Spawn,
+    Spawned,
+    State,
+    Verdict,
+    Wait,
+)
+
+from ..core import processes, scheduler
+from ..core.processes import Life
+from ..core.supervision import RestartIntensity
+from ..limits import APP_RESTART_DELAY_S, PROCESSES, PROCESSES_PER_PRINCIPAL
+from ..system import System
+from ..tickets import LATER, Later, Ticket
+
+
+def spawn(system: System, ticket: Ticket, call: Spawn) -> Spawned:
+    """Make an agent of the caller's principal."""
+    table = system.processes
+    if len(table.rows) >= PROCESSES or table.living_of[ticket.principal] >= PROCESSES_PER_PRINCIPAL:
+        raise LimitError(f"{ticket.principal} may have {PROCESSES_PER_PRINCIPAL} agents, all together {PROCESSES}. End some.")
+    parent = ticket.process.pid if ticket.process else 0
+    user = call.user or (ticket.process.user if ticket.process else None)
+    process = table.spawn(call.name, ticket.principal, user, call.priority, parent, ticket.client.os_pid, system.host.now)
+    return Spawned(process.pid)
+
+
+def list_(system: System, ticket: Ticket, call: ListProcesses) -> Processes:
+    """The rows the caller asked for."""
+    rows = system.processes.rows.values()
+    return Processes([_view(system, row) for row in rows if call.scope == "all" or row.principal == ticket.principal])
+
+
+def wait(system: System, ticket: Ticket, call: Wait) -> Ended | Later:
+    """Collect an agent, now or when it ends."""
+    process = _find(system, call.pid)
+    if process.life is Life.EXITED:
+        return system.collect(process)
+    waiters = system.waiters.setdefault(process.pid, [])
+    waiters.append(ticket)
+    ticket.on_end = lambda: waiters.remove(ticket)
+    return LATER
+
+
+def exit_(system: System, ticket: Ticket, call: Exit) -> Done:
+    """End an agent in good order."""
+    process = _find(system, call.pid)
+    system.end_agent(process, call.code, call.reason or "it exited", CancelledError(f"Agent {call.pid} exited."))
+    return Done()
+
+
+def signal(system: System, ticket: Ticket, call: SendSignal) -> Done:
+    """Stop, continue, interrupt or terminate an agent."""
+    process, now = _living(system, call.pid), system.host.now
+    match call.signal:
+        case "stop":
+            system.processes.step(process, "stop", now)
+            system.turns.apply(system.scheduler.handle(scheduler.Held(process.pid), now))
+        case "continue":
+            system.processes.step(process, "continue", now)
+            system.turns.apply(system.scheduler.handle(scheduler.Released(process.pid), now))
+        case "interrupt":
+            process.tell(now, f"interrupted by {ticket.principal}")
+            system.gate.end_of(process, CancelledError(f"Agent {call.pid} was interrupted by {ticket.principal}."))
+        case "terminate":
+            system.end_agent(process, -15, f"terminated by {ticket.principal}")
+    return Done()
+
+
+def kill(system: System, ticket: Ticket, call: Kill) -> Done:
+    """End an agent at once."""
+    system.end_agent(_living(system, call.pid), -9, f"killed by {ticket.principal}")
+    return Done()
+
+
+def launch(system: System, ticket: Ticket, call: Launch) -> Done:
+    """Begin to supervise an app."""
+    system.launches[call.app] = RestartIntensity()
+    return Done()
+
+
+def report_crash(system: System, ticket: Ticket, call: ReportCrash) -> Verdict:
+    """Judge by restart intensity whether the app starts again."""
+    intensity = system.launches.get(call.app)
+    if intensity is None:
+        raise NotFoundError(f"The app {call.app} was not launched. Start it with `kernos run {call.app}`.")
+    if intensity.may_restart(system.host.now):
+        return Verdict(True, APP_RESTART_DELAY_S, f"{call.app} ended with code {call.code}; starting it again")
+    crashes = f"{intensity.most + 1} times in {intensity.window_s:g} s"
+    return Verdict(False, 0.0, f"{call.app} crashed {crashes}, last with code {call.code}; giving up. See its output above.")
+
+
+def _find(system: System, pid: int) -> processes.Process:
+    try:
+        return system.processes.rows[pid]
+    except KeyError:
+        raise NotFoundError(f"There is no agent {pid}. `process.list` shows those there are.") from None
+
+
+def _living(system: System, pid: int) -> processes.Process:
+    process = _find(system, pid)
+    if process.life is Life.EXITED:
+        raise NotFoundError(f"Agent {pid} has ended already: {process.reason}.")
+    return process
+
+
+def _view(system: System, row: processes.Process) -> Process:
+    return Process(
+        row.pid,
+        row.name,
+        row.principal,
+        row.user,
+        row.parent,
+        row.priority,
+        _state(system, row),
+        system.host.now - row.born,
+        row.calls,
+        row.prompt_tokens,
+        row.generated_tokens,
+        row.code,
+        row.reason,
+    )
+
+
+def _state(system: System, row: processes.Process) -> State:
+    if row.life is not Life.ALIVE:
+        return "stopped" if row.life is Life.STOPPED else "exited"
+    turns = system.scheduler.of(row.pid)
+    if turns:
+        return "running" if any(turn.running for turn in turns) else "queued"
+    return "waiting" if system.gate.waits(row) else "idle"

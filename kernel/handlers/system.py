@@ -1,0 +1,56 @@
+"""`system.*`."""
+
+import os
+
+import kernos
+from kernos.syscalls.call import Done
+from kernos.syscalls.errors import StoppingError
+from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, Status, StopKernel
+from kernos.syscalls.table import Cost
+from kernos.syscalls.version import MAJOR, MINOR
+
+from ..system import System
+from ..tickets import Ticket
+
+
+def ping(system: System, ticket: Ticket, call: Ping) -> Pong:
+    """The null call."""
+    return Pong(call.payload)
+
+
+def status(system: System, ticket: Ticket, call: GetStatus) -> Status:
+    """How the kernel does."""
+    return Status(
+        version=kernos.__version__,
+        abi=f"{MAJOR}.{MINOR}",
+        os_pid=os.getpid(),
+        uptime_s=system.host.now - system.started,
+        boot_ms=system.boot_ms,
+        state="draining" if system.draining else "serving",
+        clients=system.host.clients,
+        agents=sum(system.processes.living_of.values()),
+        calls=system.calls,
+        refused=system.refused,
+        in_flight=len(system.gate.in_flight),
+        queued_turns=system.scheduler.queued,
+        policy=system.policy.hash,
+        devices=system.fleet.view(),
+    )
+
+
+def cancel(system: System, ticket: Ticket, call: Cancel) -> Done:
+    """End one of the caller's calls."""
+    system.gate.cancel(ticket.principal, call.id)
+    return Done()
+
+
+def stop(system: System, ticket: Ticket, call: StopKernel) -> Done:
+    """End the kernel; draining, only the calls that compute are waited for, as one that waits for somebody may never end."""
+    system.draining = True
+    error = StoppingError("The kernel is being stopped.", retry_after=5.0)
+    for other in list(system.gate.in_flight.values()):
+        if not call.drain or other.row.cost is Cost.WAITS:
+            system.gate.end(other, error)
+    # Not at once: the reply to this very call shall leave first.
+    system.host.at(system.host.now, system.stop_if_drained)
+    return Done()

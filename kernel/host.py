@@ -1,0 +1,75 @@
+"""What the kernel needs of the world: a clock, sockets, threads and child processes. The loop is the real one; tests bring their own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from .devices.messages import AnyCommand
+
+if TYPE_CHECKING:
+    from .tickets import Ticket
+
+T = TypeVar("T")
+
+
+class Delivery(Enum):
+    """What became of a message to a client."""
+
+    SENT = "sent"
+    FULL = "full"
+    """Its queue is full: it does not read."""
+    GONE = "gone"
+    """There is no such connection any more."""
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """One connection, as the sockets see it. The principal was proven by its key and is stamped on every message by libzmq."""
+
+    address: bytes
+    principal: str
+    os_pid: int
+    control: bool
+    cut_off: bool = False
+    tickets: "dict[int, Ticket]" = field(default_factory=dict)
+
+
+class Timer(Protocol):
+    """Something that will happen unless it is cancelled."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+
+
+class Host(Protocol):
+    """The world."""
+
+    @property
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward; the same for all that happens in one turn of the loop."""
+
+    @property
+    def clients(self) -> int:
+        """Connections."""
+
+    def send(self, client: Client, frames: list[bytes]) -> Delivery:
+        """Send to a client, without waiting."""
+
+    def command(self, server: str, command: AnyCommand) -> None:
+        """Send to a device server, without waiting; to one that is not up this does nothing."""
+
+    def start_device(self, server: str) -> int:
+        """Start a device server; its process id."""
+
+    def kill(self, os_pid: int) -> None:
+        """Kill a child process."""
+
+    def at(self, when: float, act: Callable[[], None]) -> Timer:
+        """Do something when the clock has reached `when`."""
+
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+        """Do slow work on a thread, then hand its result (or error) back in the loop."""
+
+    def stop(self) -> None:
+        """Leave the loop."""

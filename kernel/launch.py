@@ -1,0 +1,90 @@
+"""Starting a device server: its place, its key and its boot line; and finding the ones a dead kernel left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernos.syscalls.keys import make_key
+
+from .config import Config
+
+if TYPE_CHECKING:
+    from .system import System
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """What is written down of a device server, to know it again: the start time tells it from a later process of the same pid."""
+
+    os_pid: int
+    start_time: int
+
+
+def launch_device(system: "System", server: str, endpoint: str, kernel_public: str) -> "subprocess.Popen[bytes]":
+    """Start a device server with a key of its own, which lasts as long as it does."""
+    key = make_key(f"device:{server}")
+    system.identities.add(key.principal, key.public)
+    boot = {
+        "device": _device(system.config, server),
+        "endpoint": endpoint,
+        "kernel_public": kernel_public,
+        "public": key.public,
+        "secret": key.secret,
+        "threads": _threads(system.config, server),
+        "nice": system.config.nice,
+        "parent": os.getpid(),
+    }
+    with (system.where.logs / f"device-{server}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kernos.kernel.devices.server"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
+    assert process.stdin is not None  # noqa: S101  (it was asked for)
+    process.stdin.write(msgspec.json.encode(boot) + b"\n")
+    process.stdin.close()
+    _trace_file(system.where.state, server).write_bytes(msgspec.json.encode(Trace(process.pid, start_time(process.pid))))
+    return process
+
+
+def reap_orphans(state: Path) -> list[int]:
+    """Kill device servers that outlived their kernel; their pids."""
+    killed = []
+    for file in (state / "devices").glob("*.json"):
+        trace = msgspec.json.decode(file.read_bytes(), type=Trace)
+        if start_time(trace.os_pid) == trace.start_time:
+            os.kill(trace.os_pid, 9)
+            killed.append(trace.os_pid)
+        file.unlink()
+    return killed
+
+
+def start_time(os_pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if there is none of this pid."""
+    try:
+        text = Path(f"/proc/{os_pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return 0
+    # The name in parentheses may hold spaces and parentheses; the fields are counted from behind it.
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def _trace_file(state: Path, server: str) -> Path:
+    folder = state / "devices"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{server}.json"
+
+
+def _device(config: Config, server: str) -> str:
+    if server == "encoder":
+        return config.encoder_device
+    if config.device == "auto":
+        return "cuda:0" if Path("/dev/nvidia0").exists() else "cpu:0"
+    return config.device
+
+
+def _threads(config: Config, server: str) -> int:
+    cores = len(os.sched_getaffinity(0))
+    threads = config.threads or cores
+    return threads if server == "decoder" else max(1, threads // 2)

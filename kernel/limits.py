@@ -1,0 +1,109 @@
+"""Every tunable of the kernel, with its unit and its reason. Administrators change the ones in `config.py`; these are the house's own."""
+
+from typing import Final
+
+# --- messages -------------------------------------------------------------------------------------------------------------------
+
+SEND_QUEUE: Final = 1_000
+"""Messages the kernel holds for a client that does not read. At 30 tokens/s on 8 streams this is 4 s; whoever is later is cut off."""
+
+RECEIVE_QUEUE: Final = 200
+"""Messages libzmq reads ahead per client. Small, as a client should feel back-pressure before the kernel holds megabytes for it."""
+
+DEVICE_QUEUE: Final = 20_000
+"""Commands waiting for a device server. Turns in flight bound them far below this; a full queue means that the device hangs."""
+
+DRAIN: Final = 64
+"""Work messages taken before the control socket is looked at again: at ~30 us a call, control waits at most about 2 ms."""
+
+BACKLOG: Final = 4_096
+"""Connections waiting to be accepted; the default of 100 makes a thousand agents starting together wait for seconds."""
+
+HANDSHAKE_MS: Final = 3_000
+"""Half-open connections are dropped after this; libzmq's 30 s would let garbage connections pile up."""
+
+CUT_OFF_RETRY_S: Final = 0.25
+"""How often a cut-off client is tried again with the notice that it was cut off."""
+
+# --- calls ----------------------------------------------------------------------------------------------------------------------
+
+CALLS_IN_FLIGHT: Final = 4_096
+"""Waiting calls of the whole kernel; each holds a few KB."""
+
+CALLS_IN_FLIGHT_PER_PRINCIPAL: Final = 1_024
+"""Waiting calls of one principal, so that one app cannot take them all."""
+
+IDEMPOTENCY_RECORDS: Final = 10_000
+"""Outcomes of calls with an idempotency key; the oldest go first. A record is kept at most `IDEMPOTENCY_S`."""
+
+IDEMPOTENCY_S: Final = 24 * 3_600.0
+"""Seconds an outcome is remembered: a client that retries does so within a day."""
+
+# --- processes ------------------------------------------------------------------------------------------------------------------
+
+PROCESSES: Final = 100_000
+"""Rows of the process table, a few KB each."""
+
+PROCESSES_PER_PRINCIPAL: Final = 10_000
+"""Rows of one principal: a fork bomb ends here."""
+
+ZOMBIES: Final = 1_000
+"""Rows of ended agents that nobody has collected with `process.wait`; the oldest go first."""
+
+STORY_LINES: Final = 32
+"""What is remembered of each agent's past for error reports."""
+
+RESTARTS: Final = 3
+"""Restart intensity: more crashes than this within `RESTART_WINDOW_S` and the supervisor gives up, as in Erlang/OTP."""
+
+RESTART_WINDOW_S: Final = 10.0
+"""See `RESTARTS`."""
+
+APP_RESTART_DELAY_S: Final = 0.5
+"""Pause before an app is started again, so that a crash at start does not spin."""
+
+# --- turns ----------------------------------------------------------------------------------------------------------------------
+
+QUEUED_TURNS: Final = 1_024
+"""Turns waiting for a slot; beyond this callers are asked to come back."""
+
+RESUMES: Final = 3
+"""How often a turn is carried on after a device crash. A turn that is there at every crash may be its cause."""
+
+LEASE_TOKENS: Final = 32
+"""Tokens of a lease. Renewing one costs a message, so a lease should last many steps; a revoke acts at the next token anyway."""
+
+LEASE_LOW: Final = 16
+"""A lease is renewed when so many tokens are left: at the most a few steps are under way between kernel and device."""
+
+INLINE_TEXT: Final = 4_000
+"""Characters tokenized in the loop itself (about 1 ms); longer texts go to a thread."""
+
+# --- memory ---------------------------------------------------------------------------------------------------------------------
+
+CONTEXTS_PER_OWNER: Final = 1_000
+"""Contexts of one user or app."""
+
+CONTEXT_BYTES: Final = 8 << 20
+"""Text of one context: about two million tokens, far beyond any window."""
+
+MAILBOX: Final = 1_000
+"""Mails in a box; a sender to a full box is asked to come back."""
+
+MAILBOXES: Final = 10_000
+"""Boxes that hold mail."""
+
+FILES_PER_OWNER: Final = 10_000
+"""Files of one user or app."""
+
+STORE_BYTES_PER_OWNER: Final = 64 << 20
+"""Bytes of all files of one user or app."""
+
+TOOLS: Final = 4_096
+"""Tools served at once."""
+
+TOOL_TIMEOUT_S: Final = 60.0
+"""How long a tool may take if its caller names no deadline."""
+
+DECISIONS: Final = 65_536
+"""Policy decisions kept; when full the cache starts anew (callers choose objects, so it must not grow with them)."""

@@ -1,0 +1,97 @@
+"""Everything the kernel owns, in one place: the tables, the law, the models and the machines they run on.
+
+The parts know each other only through here. One loop calls in, so nothing here needs a lock.
+"""
+
+import secrets
+from typing import TYPE_CHECKING
+
+from kernos.syscalls.errors import AgentKilledError, KernosError
+from kernos.syscalls.message import Mail
+from kernos.syscalls.places import Places
+from kernos.syscalls.process import Ended
+
+from .config import Config
+from .core.mailboxes import Mailboxes
+from .core.processes import Life, Process, ProcessTable
+from .core.scheduler import Released, Scheduler
+from .core.supervision import RestartIntensity
+from .devices.modelstore import ModelStore
+from .embeds import Embeds
+from .fleet import Fleet
+from .host import Host
+from .limits import ZOMBIES
+from .memory.contexts import Contexts
+from .memory.files import Files
+from .models import Registry
+from .security.identity import Identities
+from .security.policy import Policy
+from .tickets import Ticket
+from .tools import Tools
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from .gate import Gate
+
+
+class System:
+    """The state of the kernel."""
+
+    gate: "Gate"
+
+    def __init__(self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, boot_ms: float) -> None:
+        self.host = host
+        self.where = where
+        self.config = config
+        self.policy = policy
+        self.identities = identities
+        self.boot_ms = boot_ms
+        self.started = host.now
+        self.draining = False
+        self.calls = 0
+        self.refused = 0
+        self.processes = ProcessTable()
+        self.scheduler = Scheduler()
+        self.contexts = Contexts()
+        self.files = Files()
+        self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
+        self.launches: dict[str, RestartIntensity] = {}
+        self.waiters: dict[int, list[Ticket]] = {}
+        self.tools = Tools(self)
+        self.registry = Registry(self, ModelStore(where.models))
+        self.fleet = Fleet(self)
+        self.turns = Turns(self)
+        self.embeds = Embeds(self)
+
+    def new_id(self) -> str:
+        """An identifier that cannot be guessed."""
+        return secrets.token_hex(12)
+
+    def end_agent(self, process: Process, code: int, reason: str, error: KernosError | None = None) -> None:
+        """End an agent: its calls, its mailbox, its place in the queues; then tell those who wait for it."""
+        if process.life is Life.EXITED:
+            return
+        self.processes.exit(process, code, reason, self.host.now)
+        self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
+        self.turns.apply(self.scheduler.handle(Released(process.pid), self.host.now))
+        self.mail.close(f"agent/{process.pid}")
+        for ticket in self.waiters.pop(process.pid, []):
+            ticket.reply(self.collect(process))
+        if len(self.processes.ended) > ZOMBIES:
+            self.collect(next(iter(self.processes.ended.values())))
+
+    def collect(self, process: Process) -> Ended:
+        """Remove the row of an ended agent and tell how it ended."""
+        if process.life is Life.EXITED:
+            self.processes.step(process, "collect", self.host.now)
+        return Ended(process.pid, process.code or 0, process.reason)
+
+    def program_died(self, os_pid: int) -> None:
+        """A client process is gone, and its agents with it."""
+        for process in self.processes.in_program(os_pid):
+            self.end_agent(process, -1, "its program has ended")
+
+    def stop_if_drained(self) -> None:
+        """Leave, once draining and nothing is in flight."""
+        if self.draining and not self.gate.in_flight:
+            self.host.stop()

@@ -1,0 +1,86 @@
+"""Between text and tokens: the kernel speaks text to apps and token ids to devices.
+
+A `Tokenizer` belongs to a stored model. It renders conversations with the model's own chat template in a sandboxed jinja2, equal to
+transformers' rendering by test, counts and encodes with Rust tokenizers, and turns produced tokens back into text piece by piece.
+"""
+
+import json
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers.decoders import DecodeStream
+
+from kernos.syscalls.errors import BadRequestError
+from kernos.syscalls.model import Message
+
+PLAIN_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+"""For base models that ship no template of their own."""
+
+
+class Tokenizer:
+    """Text to tokens and back, for the model in a folder."""
+
+    def __init__(self, folder: Path, special: dict[str, str]) -> None:
+        """`special` maps `bos_token`, `eos_token`, … to their texts; templates refer to them."""
+        self.rust = RustTokenizer.from_file(str(folder / "tokenizer.json"))
+        self.rust.no_truncation()
+        self.rust.no_padding()
+        template = folder / "chat_template.jinja"
+        self._template_text = template.read_text("utf-8") if template.exists() else PLAIN_TEMPLATE
+        self._special = special
+
+    def render(self, messages: list[Message]) -> str:
+        """The prompt for a conversation, up to where the assistant's answer begins."""
+        turns = [{"role": message.role, "content": message.text} for message in messages]
+        try:
+            return str(self._template.render(messages=turns, add_generation_prompt=True, **self._special))
+        except TemplateError as error:
+            raise BadRequestError(f"The model's chat template cannot take these messages: {error}. Check the order of roles.") from None
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids; with `special`, also those that the model wants around a text (encoders)."""
+        return list(self.rust.encode(text, add_special_tokens=special).ids)
+
+    def encode_all(self, texts: list[str], window: int) -> list[list[int]]:
+        """Token ids of texts for an encoder, cut to its window with the closing special token kept."""
+        ids = [list(encoding.ids) for encoding in self.rust.encode_batch(texts, add_special_tokens=True)]
+        return [row if len(row) <= window else row[: window - 1] + row[-1:] for row in ids]
+
+    def decoder(self) -> "TextStream":
+        """A fresh decoder for one answer."""
+        return TextStream(self.rust)
+
+    @cached_property
+    def _template(self) -> Any:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+        return environment.from_string(self._template_text)
+
+
+class TextStream:
+    """Tokens in, text out, as soon as it is whole characters."""
+
+    def __init__(self, rust: RustTokenizer) -> None:
+        self._rust = rust
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, tokens: list[int]) -> str:
+        """The text that these tokens complete."""
+        return "".join(self._stream.step(self._rust, token) or "" for token in tokens)
+
+
+def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    # jinja2's own filter escapes HTML, which would change prompts.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)

@@ -1,0 +1,224 @@
+"""Turns on their way: from messages to a prompt, from tokens to text, from a crash to the next device.
+
+The scheduler decides when a turn computes; here its actions become commands to a device server and the device's steps become text for
+the caller. The kernel holds every token of a turn, so a turn can leave a device at any moment and go on elsewhere: the prompt is then
+what it was plus what was produced. Each start of a turn is a sequence of its own on the device; steps of an abandoned one are left out.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from kernos.syscalls.errors import BadRequestError, BusyError, DeviceError, KernosError, WindowExceededError
+from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
+
+from .core import scheduler
+from .core.scheduler import RANK, Action
+from .devices import messages
+from .devices.messages import Output, Sampling
+from .limits import INLINE_TEXT, QUEUED_TURNS, RESUMES
+from .models import Entry
+from .stop import StopText
+from .text import TextStream
+from .tickets import Ticket
+
+if TYPE_CHECKING:
+    from .system import System
+
+
+@dataclass
+class Answer:
+    """A turn and its answer so far."""
+
+    id: int
+    ticket: Ticket
+    call: Generate
+    model: Entry
+    prompt: list[int]
+    max_tokens: int
+    sampling: Sampling
+    text: TextStream
+    stop: StopText
+    tokens: list[int] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    unsent: int = 0
+    """Tokens whose text has not been sent yet."""
+    seq: int = 0
+    """Its sequence on the device; 0: none."""
+    resumed: int = 0
+
+    def add(self, tokens: list[int]) -> None:
+        """Take in produced tokens, and send the text they complete."""
+        self.tokens += tokens
+        self.unsent += len(tokens)
+        self.ticket.agent.generated_tokens += len(tokens)
+        self.show(self.stop.push(self.text.push(tokens)))
+
+    def show(self, text: str) -> None:
+        """Send a piece of text, if there is one."""
+        if text:
+            self.pieces.append(text)
+            self.ticket.event(Chunk(text, self.unsent))
+            self.unsent = 0
+
+    def begin(self, lease: int) -> messages.Begin:
+        """The command that starts it, or lets it go on, on a device."""
+        return messages.Begin(
+            self.seq, self.model.name, self.prompt + self.tokens, self.max_tokens, lease, self.sampling, len(self.tokens), self.call.schema
+        )
+
+
+class Turns:
+    """All turns by id, and by sequence where they run."""
+
+    def __init__(self, system: "System") -> None:
+        self.system = system
+        self.answers: dict[int, Answer] = {}
+        self.by_seq: dict[int, Answer] = {}
+        self._last_id = 0
+        self._last_seq = 0
+
+    # --- from a call to a turn ----------------------------------------------------------------------------------------------------
+
+    def start(self, ticket: Ticket, call: Generate, model: Entry) -> None:
+        """Make the prompt, on a thread if it is long, and hand the turn to the scheduler."""
+        if self.system.scheduler.queued >= QUEUED_TURNS:
+            raise BusyError(f"{QUEUED_TURNS} turns are waiting for {model.name}. Try again in a few seconds.", retry_after=5.0)
+        conversation = [*self._past(call), *call.messages]
+        if not conversation:
+            raise BadRequestError("model.generate: there is nothing to answer. Send messages, or name a context that has some.")
+        tokenizer = model.tokenizer
+        if sum(len(message.text) for message in conversation) <= INLINE_TEXT:
+            self._submit(ticket, call, model, tokenizer.encode(tokenizer.render(conversation)))
+        else:
+            self.system.host.offload(
+                lambda: tokenizer.encode(tokenizer.render(conversation)), lambda prompt: self._encoded(ticket, call, model, prompt)
+            )
+
+    def _past(self, call: Generate) -> list[Message]:
+        return self.system.contexts.get(call.context).messages if call.context else []
+
+    def _encoded(self, ticket: Ticket, call: Generate, model: Entry, prompt: list[int] | Exception) -> None:
+        try:
+            if isinstance(prompt, Exception):
+                raise prompt
+            if ticket.open:
+                self._submit(ticket, call, model, prompt)
+        except KernosError as error:
+            ticket.fail(error)
+
+    def _submit(self, ticket: Ticket, call: Generate, model: Entry, prompt: list[int]) -> None:
+        window = model.window or model.manifest.window
+        if len(prompt) >= window:
+            raise WindowExceededError(
+                f"The prompt has {len(prompt)} tokens and {model.name} sees {window}. Send less, or start a new context.",
+                prompt_tokens=str(len(prompt)),
+                window=str(window),
+            )
+        self._last_id += 1
+        seed = secrets.randbits(62) if call.seed is None else call.seed
+        sampling = Sampling(call.temperature, call.top_p, seed, call.ignore_eos)
+        limit = min(call.max_tokens, window - len(prompt))
+        stop = StopText(call.stop)
+        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop)
+        self.answers[answer.id] = answer
+        ticket.on_end = lambda: self._withdraw(answer)
+        agent = ticket.agent
+        agent.prompt_tokens += len(prompt)
+        turn = scheduler.Turn(answer.id, agent.pid, model.name, RANK[agent.priority], limit)
+        self._handle(scheduler.Submitted(turn))
+
+    # --- the scheduler's actions --------------------------------------------------------------------------------------------------
+
+    def apply(self, actions: list[Action]) -> None:
+        """Turn actions into commands."""
+        for action in actions:
+            answer = self.answers.get(action.turn)
+            if isinstance(action, scheduler.Start) and answer is not None:
+                self._last_seq += 1
+                answer.seq = self._last_seq
+                self.by_seq[answer.seq] = answer
+                self._command(answer, answer.begin(action.lease))
+            elif isinstance(action, scheduler.Extend) and answer is not None:
+                self._command(answer, messages.Extend(answer.seq, action.tokens))
+            elif isinstance(action, scheduler.Stop) and answer is not None:
+                self._command(answer, messages.Stop(answer.seq))
+                self._unseat(answer)
+
+    def _handle(self, event: scheduler.Event) -> None:
+        self.apply(self.system.scheduler.handle(event, self.system.host.now))
+
+    def _command(self, answer: Answer, command: messages.AnyCommand) -> None:
+        self.system.host.command(answer.model.server, command)
+
+    def _unseat(self, answer: Answer) -> None:
+        self.by_seq.pop(answer.seq, None)
+        answer.seq = 0
+
+    # --- the device's reports -----------------------------------------------------------------------------------------------------
+
+    def stepped(self, report: messages.Stepped) -> None:
+        """A device has made a step."""
+        for output in report.outputs:
+            answer = self.by_seq.get(output.seq)
+            if answer is not None:
+                self._advance(answer, output)
+
+    def _advance(self, answer: Answer, output: Output) -> None:
+        if output.tokens:
+            answer.add(output.tokens)
+        if answer.stop.hit:
+            self._finish(answer, "stop", scheduler.Withdrawn(answer.id))
+        elif output.finish:
+            self._finish(answer, output.finish, scheduler.Ended(answer.id))
+        elif output.tokens:
+            self._handle(scheduler.Produced(answer.id, len(output.tokens)))
+
+    def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:
+        answer.show(answer.stop.flush())
+        self._forget(answer, event)
+        text = "".join(answer.pieces)
+        try:
+            if answer.call.context is not None:
+                self.system.contexts.get(answer.call.context).append([*answer.call.messages, Message("assistant", text)])
+        except KernosError as error:
+            answer.ticket.fail(error)
+        else:
+            usage = Usage(len(answer.prompt), len(answer.tokens))
+            answer.ticket.reply(Generation(text, finish, usage, answer.tokens, answer.resumed))
+
+    def failed(self, seq: int, reason: str) -> None:
+        """The device could not serve a sequence."""
+        answer = self.by_seq.get(seq)
+        if answer is not None:
+            self._forget(answer, scheduler.Ended(answer.id))
+            answer.ticket.fail(DeviceError(f"{answer.model.name} could not answer: {reason}."))
+
+    def server_down(self, server: str) -> None:
+        """A device server has died: what ran there waits for its successor."""
+        lost = [answer for answer in self.by_seq.values() if answer.model.server == server]
+        for entry in self.system.registry.on(server):
+            self._handle(scheduler.LaneDown(entry.name))
+        for answer in lost:
+            self._unseat(answer)
+            answer.resumed += 1
+            answer.ticket.agent.tell(self.system.host.now, f"turn {answer.id} lost its device after {len(answer.tokens)} tokens")
+            if answer.resumed > RESUMES:
+                self._forget(answer, scheduler.Withdrawn(answer.id))
+                answer.ticket.fail(DeviceError(f"The device died {answer.resumed} times under this turn; it may be the cause."))
+
+    def fail_all(self, model: str, error: KernosError) -> None:
+        """The model will not be ready."""
+        for answer in [answer for answer in self.answers.values() if answer.model.name == model]:
+            self._forget(answer, scheduler.Withdrawn(answer.id))
+            answer.ticket.fail(error)
+
+    def _withdraw(self, answer: Answer) -> None:
+        if answer.id in self.answers:
+            self._forget(answer, scheduler.Withdrawn(answer.id))
+
+    def _forget(self, answer: Answer, event: scheduler.Event) -> None:
+        # The scheduler first: its Stop, if any, still needs the sequence.
+        self._handle(event)
+        self._unseat(answer)
+        del self.answers[answer.id]
