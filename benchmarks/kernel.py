@@ -1,0 +1,107 @@
+"""A real kernel in a folder of its own, for as long as a `with` block lasts.
+
+with booted() as kernel, kernel.connect() as handle:
+    handle.call(Ping())
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from kernos.syscalls import Kernel, Key, Places, places
+from kernos.syscalls.errors import UnreachableError
+from kernos.syscalls.keys import own_key
+from kernos.syscalls.model import ListModels, LoadModel
+from kernos.syscalls.places import read_connection
+from kernos.syscalls.system import Ping
+
+ROOT: Final = Path(__file__).parents[1]
+BOOT_S: Final = 30.0
+STOP_S: Final = 15.0
+
+
+@dataclass(frozen=True)
+class RunningKernel:
+    """A kernel that answers; `key` is its administrator's."""
+
+    where: Places
+    key: Key
+    os_pid: int
+
+    def connect(self) -> Kernel:
+        """A new connection of the administrator."""
+        return Kernel(self.key, where=self.where)
+
+    def load_models(self) -> str:
+        """Load every model there is, so that loading disturbs no measurement; the name of the decoder."""
+        with self.connect() as kernel:
+            models = kernel.call(ListModels())
+            for model in models.models:
+                kernel.call(LoadModel(model=model.name), timeout=120)
+            return models.decoder
+
+
+@contextmanager
+def booted(*arguments: str, config: str = "") -> Iterator[RunningKernel]:
+    """Boot a kernel with these arguments and this text as its settings; stop it at the end."""
+    # Not under the repository: the path of a socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="kernos-") as home:
+        where = _places(Path(home))
+        if config:
+            where.config.mkdir(parents=True)
+            (where.config / "kernos.toml").write_text(config, encoding="utf-8")
+        log = Path(home) / "output"
+        process = _start(where, log, arguments)
+        try:
+            _await_answer(process, where, log)
+            yield RunningKernel(where, own_key(where), process.pid)
+        finally:
+            _stop(process)
+
+
+def _places(home: Path) -> Places:
+    found = places(home)
+    models = Path(os.environ.get("KERNOS_MODELS") or ROOT / ".kernos" / "models")
+    return Places(found.config, found.state, models, found.runtime)
+
+
+def _start(where: Places, log: Path, arguments: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"KERNOS_HOME": str(where.config.parent), "KERNOS_MODELS": str(where.models)}
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "kernos.kernel", *arguments]
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def _await_answer(process: "subprocess.Popen[bytes]", where: Places, log: Path) -> None:
+    until = monotonic() + BOOT_S
+    while process.poll() is None and monotonic() < until:
+        if _answers(where):
+            return
+        sleep(0.05)
+    raise RuntimeError(f"The kernel did not come up (exit code {process.poll()}). It wrote:\n{log.read_text(errors='replace')}")
+
+
+def _answers(where: Places) -> bool:
+    try:
+        read_connection(where)
+        with Kernel(own_key(where), where=where) as kernel:
+            kernel.call(Ping())
+    except UnreachableError:
+        return False
+    return True
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
