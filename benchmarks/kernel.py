@@ -17,9 +17,10 @@ from typing import Final
 
 from kernos.syscalls import Kernel, Key, Places, places
 from kernos.syscalls.errors import UnreachableError
-from kernos.syscalls.keys import own_key
+from kernos.syscalls.keys import make_key, own_key
 from kernos.syscalls.model import ListModels, LoadModel
 from kernos.syscalls.places import read_connection
+from kernos.syscalls.policy import Enroll
 from kernos.syscalls.system import Ping
 
 ROOT: Final = Path(__file__).parents[1]
@@ -33,11 +34,27 @@ class RunningKernel:
 
     where: Places
     key: Key
-    os_pid: int
+    process: "subprocess.Popen[bytes]"
 
-    def connect(self) -> Kernel:
-        """A new connection of the administrator."""
-        return Kernel(self.key, where=self.where)
+    @property
+    def os_pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def connect(self, key: Key | None = None) -> Kernel:
+        """A new connection, as the administrator unless another key is given."""
+        return Kernel(key or self.key, where=self.where)
+
+    def enroll(self, principal: str) -> Key:
+        """Make a principal known and return its key."""
+        key = make_key(principal)
+        with self.connect() as kernel:
+            kernel.call(Enroll(principal=principal, public_key=key.public))
+        return key
+
+    def log(self) -> str:
+        """The kernel's log so far."""
+        return (self.where.logs / "kernel.log").read_text("utf-8")
 
     def load_models(self) -> str:
         """Load every model there is, so that loading disturbs no measurement; the name of the decoder."""
@@ -46,6 +63,11 @@ class RunningKernel:
             for model in models.models:
                 kernel.call(LoadModel(model=model.name), timeout=120)
             return models.decoder
+
+
+def models_folder() -> Path:
+    """The model store of tests and benchmarks: `KERNOS_MODELS`, or `.kernos/models` in the repository."""
+    return Path(os.environ.get("KERNOS_MODELS") or ROOT / ".kernos" / "models")
 
 
 @contextmanager
@@ -61,15 +83,14 @@ def booted(*arguments: str, config: str = "") -> Iterator[RunningKernel]:
         process = _start(where, log, arguments)
         try:
             _await_answer(process, where, log)
-            yield RunningKernel(where, own_key(where), process.pid)
+            yield RunningKernel(where, own_key(where), process)
         finally:
             _stop(process)
 
 
 def _places(home: Path) -> Places:
     found = places(home)
-    models = Path(os.environ.get("KERNOS_MODELS") or ROOT / ".kernos" / "models")
-    return Places(found.config, found.state, models, found.runtime)
+    return Places(found.config, found.state, models_folder(), found.runtime)
 
 
 def _start(where: Places, log: Path, arguments: tuple[str, ...]) -> "subprocess.Popen[bytes]":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kernel import RunningKernel, models_folder, running_kernel
+from benchmarks.kernel import RunningKernel, booted, models_folder
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def models() -> Path:
 @pytest.fixture(scope="session")
 def kernel(models: Path) -> Iterator[RunningKernel]:
     """A kernel in fp32 with both models ready, for the whole session. Leave it as you found it."""
-    with running_kernel("--dtype", "float32") as running:
+    with booted("--dtype", "float32") as running:
         running.load_models()
         yield running
 
@@ -29,5 +29,5 @@ def kernel(models: Path) -> Iterator[RunningKernel]:
 @pytest.fixture
 def own_kernel(models: Path) -> Iterator[RunningKernel]:
     """A kernel for one test, which may do to it what it wants; models load behind it."""
-    with running_kernel("--dtype", "float32") as running:
+    with booted("--dtype", "float32") as running:
         yield running

@@ -1,0 +1,116 @@
+"""What every benchmark has in common: its arguments, the facts of the machine, and where its figures go.
+
+A benchmark is `python -m benchmarks.NAME [--quick] [--json]`. It prints a table (not with `--json`), writes
+`benchmarks/results/NAME.json`, and its last line is the same as one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+RESULTS: Final = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    quick: bool
+    """End within 50 s on two cores; the figures are rougher."""
+    json: bool
+    """Print nothing but the last line."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure has to reach: at most or at least a limit."""
+
+    limit: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether a figure reaches it."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+def options(description: str | None) -> Options:
+    """The options of this run."""
+    parser = argparse.ArgumentParser(description=(description or "").strip().partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="end within 50 s; the figures are rougher")
+    parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    given = parser.parse_args()
+    return Options(given.quick, given.json)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that `percent` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle of the values."""
+    return statistics.median(values)
+
+
+def publish(name: str, given: Options, figures: Mapping[str, float], targets: Mapping[str, Target] | None = None) -> None:
+    """Print and keep the figures of a run."""
+    targets = targets or {}
+    found: dict[str, Any] = {"benchmark": name, "quick": given.quick, **{key: _short(value) for key, value in figures.items()}}
+    found["missed"] = [key for key, target in targets.items() if not target.met(figures[key])]
+    found["machine"] = machine()
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if not given.json:
+        _print_table(name, figures, targets)
+    print(json.dumps(found), flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """The facts without which a figure means nothing."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "linux": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in ("msgspec", "pyzmq", "torch", "transformers", "faiss-cpu") if (found := _version(name))},
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _print_table(name: str, figures: Mapping[str, float], targets: Mapping[str, Target]) -> None:
+    width = max(map(len, figures))
+    print(f"{name}\n{'-' * (width + 36)}")
+    for key, value in figures.items():
+        target = targets.get(key)
+        verdict = f"{target!s:>10}  {'met' if target.met(value) else 'MISSED'}" if target else ""
+        print(f"{key:<{width}}  {_short(value):>14,}{verdict}".rstrip())
+    print()

@@ -1,0 +1,91 @@
+"""The price of a system call: against a bare ZeroMQ echo, against FastAPI, under load, and with many clients.
+
+The null call passes everything that any call passes: CURVE, identity, policy, accounting. The ways are measured in turn, round by round,
+and the medians of the rounds are compared, so that a noisy neighbour hits all of them alike.
+"""
+
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from kernos.syscalls import Kernel
+from kernos.syscalls.system import Ping
+
+from . import report
+from .baselines import Caller, fastapi, raw_zmq
+from .clients import decoding, throughput
+from .kernel import RunningKernel, booted
+from .report import Target, median, percentile
+
+TARGETS = {
+    "ratio_p50": Target(2.0),
+    "loaded_ratio": Target(10.0),
+    "fastapi_ratio": Target(4.0, at_least=True),
+}
+
+
+def main() -> None:
+    """Measure everything and publish it."""
+    given = report.options(__doc__)
+    with booted() as kernel:
+        model = kernel.load_models()
+        figures = measure_idle(kernel, rounds=8 if given.quick else 30, calls=1_000)
+        figures |= measure_loaded(kernel, model, rounds=4 if given.quick else 20, calls=1_000)
+        figures["calls_per_s_16"] = throughput(kernel, clients=16, seconds=2.0 if given.quick else 10.0)
+    report.publish("syscalls", given, figures, TARGETS)
+
+
+def measure_idle(kernel: RunningKernel, rounds: int, calls: int) -> dict[str, float]:
+    """The null call beside its baselines, in turn."""
+    with raw_zmq() as raw, fastapi() as http, kernel.connect() as handle:
+        ways: dict[str, tuple[Caller, int]] = {"raw_zmq": (raw, calls), "kernos": (null(handle), calls), "fastapi": (http, calls // 5)}
+        for call, count in ways.values():
+            times_us(call, count // 2)  # until caches, branch predictors and connections are warm
+        found: dict[str, list[list[float]]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, (call, count) in ways.items():
+                found[name].append(times_us(call, count))
+    p50 = {name: over_rounds(times, 50) for name, times in found.items()}
+    return {
+        "raw_zmq_p50_us": p50["raw_zmq"],
+        "p50_us": p50["kernos"],
+        "p99_us": over_rounds(found["kernos"], 99),
+        "ratio_p50": p50["kernos"] / p50["raw_zmq"],
+        "fastapi_p50_us": p50["fastapi"],
+        "fastapi_ratio": p50["fastapi"] / p50["kernos"],
+    }
+
+
+def measure_loaded(kernel: RunningKernel, model: str, rounds: int, calls: int) -> dict[str, float]:
+    """The null call while the engine decodes a batch, and without that just before and after."""
+    with kernel.connect() as handle:
+        call = null(handle)
+        calm = [times_us(call, calls) for _ in range(rounds)]
+        with decoding(kernel, model):
+            loaded = [times_us(call, calls) for _ in range(rounds)]
+        calm += [times_us(call, calls) for _ in range(rounds)]
+    unloaded_p99, loaded_p99 = over_rounds(calm, 99) / 1_000, over_rounds(loaded, 99) / 1_000
+    return {"unloaded_p99_ms": unloaded_p99, "loaded_p99_ms": loaded_p99, "loaded_ratio": loaded_p99 / unloaded_p99}
+
+
+def null(handle: Kernel) -> Callable[[], object]:
+    """The null call as an app makes it."""
+    return lambda: handle.call(Ping())
+
+
+def times_us(call: Caller, count: int) -> list[float]:
+    """How long each of so many calls takes, in microseconds."""
+    times = []
+    for _ in range(count):
+        started = perf_counter_ns()
+        call()
+        times.append((perf_counter_ns() - started) / 1_000)
+    return times
+
+
+def over_rounds(rounds: list[list[float]], percent: float) -> float:
+    """The median over the rounds of a percentile within each."""
+    return median([percentile(times, percent) for times in rounds])
+
+
+if __name__ == "__main__":
+    main()
