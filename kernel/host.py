@@ -62,9 +62,6 @@ class Host(Protocol):
     def start_device(self, server: str) -> int:
         """Start a device server; its process id."""
 
-    def kill(self, os_pid: int) -> None:
-        """Kill a child process."""
-
     def at(self, when: float, act: Callable[[], None]) -> Timer:
         """Do something when the clock has reached `when`."""
 

@@ -1,20 +1,17 @@
-"""The one loop: sockets, timers, threads' results and the ends of processes. The only place with sockets and the clock.
+"""The one loop, and the only place of the kernel with sockets.
 
-Each turn of the loop first answers the control socket, then the devices, then a bounded batch of work messages, looking at the control
-socket between batches: so signals, cancels and pings never queue behind work, whatever the clients send. Nothing in here waits but the
-poll itself.
+Each turn first answers the control socket, then the devices, then a bounded batch of work messages: so signals, cancels and pings never
+queue behind work, whatever the clients send. Nothing in here waits but `Reactor.turn`.
+
+A ZeroMQ socket is not a descriptor: the one it shows is readable when *something* happened, and is silent about messages that were there
+before it was last asked. So a socket is asked whether it has messages after its descriptor woke us and after every send on it, before
+the loop may wait again.
 """
 
-import heapq
-import itertools
 import logging
-import os
-import signal
 import subprocess
-import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +25,7 @@ from .gate import Gate
 from .host import Client, Delivery
 from .launch import launch_device
 from .limits import BACKLOG, DEVICE_QUEUE, DRAIN, HANDSHAKE_MS, RECEIVE_QUEUE, SEND_QUEUE
+from .reactor import Reactor, Timer
 from .security.zap import answer_zap, peer_pid
 from .system import System
 
@@ -41,17 +39,16 @@ _LINGER_MS = 500
 _REPORT_BYTES = 64 << 20
 """Largest report of a device server: the vectors of a batch."""
 
+_TERMINATE_S = 5.0
+"""Time for a device server to leave when asked to, before it is killed."""
 
-class _Timer:
-    """An entry of the timer heap."""
 
-    __slots__ = ("act",)
+@dataclass(eq=False)
+class _Inlet:
+    """A socket and what takes one message from it."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
-        self.act: Callable[[], None] | None = act
-
-    def cancel(self) -> None:
-        self.act = None
+    socket: "zmq.Socket[bytes]"
+    take: "Callable[[zmq.Socket[bytes]], None]"
 
 
 class Loop:
@@ -59,40 +56,34 @@ class Loop:
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.now = time.monotonic()
         self.system: System
         self.gate: Gate
+        self._reactor = Reactor()
         self._context = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, 65_536)
-        self._poller = zmq.Poller()
+        self._inlets: list[_Inlet] = []
+        self._touched: set[zmq.Socket[bytes]] = set()
         self._clients: dict[bytes, Client] = {}
         self._programs: set[int] = set()
-        self._fds: dict[int, Callable[[], None]] = {}
-        self._timers: list[tuple[float, int, _Timer]] = []
-        self._counter = itertools.count()
-        self._threads = ThreadPoolExecutor(2, "kernos-worker")
-        self._results: deque[Callable[[], None]] = deque()
         self._devices: dict[str, subprocess.Popen[bytes]] = {}
         self._device_addresses: dict[str, bytes] = {}
         self._reports = msgspec.msgpack.Decoder(AnyReport)
         self._encode = msgspec.msgpack.Encoder().encode
         self._running = True
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._watch_fd(self._wake, self._take_results)
 
     # --- setting up ---------------------------------------------------------------------------------------------------------------
 
     def open(self, calls: str, control: str, devices: str) -> None:
-        """Bind the sockets. Until `run` nothing is answered."""
-        self._zap = self._context.socket(zmq.ROUTER)
-        self._zap.bind("inproc://zeromq.zap.01")
-        self._poller.register(self._zap, zmq.POLLIN)
-        self._work = self._bind(calls, MAX_MESSAGE_BYTES, SEND_QUEUE)
-        self._control = self._bind(control, MAX_MESSAGE_BYTES, SEND_QUEUE)
-        self._device_socket = self._bind(devices, _REPORT_BYTES, DEVICE_QUEUE)
+        """Bind the sockets, most urgent first. Until `run` nothing is answered."""
+        zap = self._context.socket(zmq.ROUTER)
+        zap.bind("inproc://zeromq.zap.01")
+        self._listen(zap, self._handshake)
+        self._control = self._bind(control, MAX_MESSAGE_BYTES, SEND_QUEUE, self._client_message)
+        self._device_socket = self._bind(devices, _REPORT_BYTES, DEVICE_QUEUE, self._device_message)
+        self._work = self._bind(calls, MAX_MESSAGE_BYTES, SEND_QUEUE, self._client_message)
         self._device_endpoint = devices
 
-    def _bind(self, endpoint: str, largest: int, queue: int) -> "zmq.Socket[bytes]":
+    def _bind(self, endpoint: str, largest: int, queue: int, take: "Callable[[zmq.Socket[bytes]], None]") -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.LINGER, _LINGER_MS),
@@ -108,8 +99,13 @@ class Loop:
         ):
             socket.setsockopt(option, value)
         socket.bind(endpoint)
-        self._poller.register(socket, zmq.POLLIN)
+        self._listen(socket, take)
         return socket
+
+    def _listen(self, socket: "zmq.Socket[bytes]", take: "Callable[[zmq.Socket[bytes]], None]") -> None:
+        self._inlets.append(_Inlet(socket, take))
+        self._touched.add(socket)
+        self._reactor.watch(int(socket.getsockopt(zmq.FD)), lambda: self._touched.add(socket))
 
     def attach(self, system: System, gate: Gate) -> None:
         """Say whom the messages are for."""
@@ -120,19 +116,23 @@ class Loop:
     def run(self) -> None:
         """Serve until `stop`."""
         while self._running:
-            ready = dict(self._poller.poll(self._patience_ms()))
-            self.now = time.monotonic()
-            if self._zap in ready:
-                self._drain(self._zap, self._handshake)
-            if self._control in ready:
-                self._drain(self._control, self._client_message)
-            if self._device_socket in ready:
-                self._drain(self._device_socket, self._device_message)
-            if self._work in ready:
-                self._drain(self._work, self._client_message)
-            for fd in [fd for fd in ready if isinstance(fd, int)]:
-                self._fds[fd]()
-            self._run_timers()
+            self._reactor.turn(wait=not self._touched)
+            for inlet in self._inlets:
+                if inlet.socket in self._touched:
+                    self._drain(inlet)
+
+    def _drain(self, inlet: _Inlet) -> None:
+        """Take what waits at a socket, at most `DRAIN` messages; then the others have their turn."""
+        for _ in range(DRAIN):
+            if not int(inlet.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                self._touched.discard(inlet.socket)
+                return
+            inlet.take(inlet.socket)
+
+    def stop(self) -> None:
+        """Leave the loop after this turn; safe in a signal handler."""
+        self._running = False
+        self._reactor.wake()
 
     def close(self) -> None:
         """Take down the device servers, let the last replies leave, free the sockets."""
@@ -140,62 +140,41 @@ class Loop:
             process.terminate()
         for process in self._devices.values():
             try:
-                process.wait(5)
+                process.wait(_TERMINATE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._threads.shutdown(cancel_futures=True)
+        self._reactor.close()
         self._context.destroy(_LINGER_MS)
-
-    def _patience_ms(self) -> int | None:
-        while self._timers and self._timers[0][2].act is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        return max(0, int((self._timers[0][0] - time.monotonic()) * 1_000) + 1)
-
-    def _run_timers(self) -> None:
-        while self._timers and self._timers[0][0] <= self.now:
-            act = heapq.heappop(self._timers)[2].act
-            if act is not None:
-                act()
-
-    def _drain(self, socket: "zmq.Socket[bytes]", take: "Callable[[zmq.Socket[bytes]], None]") -> None:
-        """Take what waits at a socket, at most `DRAIN` messages."""
-        for _ in range(DRAIN):
-            try:
-                take(socket)
-            except zmq.Again:
-                return
 
     # --- messages in --------------------------------------------------------------------------------------------------------------
 
     def _handshake(self, socket: "zmq.Socket[bytes]") -> None:
-        address, empty, *frames = socket.recv_multipart(zmq.NOBLOCK)
+        address, empty, *frames = socket.recv_multipart()
         socket.send_multipart([address, empty, *answer_zap(frames, self.system.identities)])
 
     def _client_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = socket.recv(zmq.NOBLOCK, copy=False)
+        first = part = socket.recv(copy=False)
         frames: list[bytes] = []
-        while socket.getsockopt(zmq.RCVMORE):
-            frame = socket.recv()
+        while part.more:
+            part = socket.recv(copy=False)
             if len(frames) <= MAX_FRAMES:  # more are counted as one too many, not kept
-                frames.append(frame)
+                frames.append(part.bytes)
         self.gate.receive(self._client(first, socket), frames)
 
     def _client(self, first: zmq.Frame, socket: "zmq.Socket[bytes]") -> Client:
         """The connection a message came by. Its principal is compared every time, as a routing id proves nothing."""
         address = first.bytes
         client = self._clients.get(address)
-        principal = str(first.get("User-Id"))
+        principal = first.get("User-Id")
         if client is None or client.principal != principal:
             os_pid = peer_pid(str(first.get("Peer-Address")))
-            client = self._clients[address] = Client(address, principal, os_pid, socket is self._control)
+            client = self._clients[address] = Client(address, str(principal), os_pid, socket is self._control)
             self._watch_program(os_pid)
         return client
 
     def _device_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = socket.recv(zmq.NOBLOCK, copy=False)
+        first = socket.recv(copy=False)
         body = socket.recv_multipart()[-1]
         name = str(first.get("User-Id")).removeprefix("device:")
         if name not in self._devices:
@@ -212,6 +191,11 @@ class Loop:
     # --- what the kernel asks of the world (see `Host`) ---------------------------------------------------------------------------
 
     @property
+    def now(self) -> float:
+        """Seconds on a clock that only goes forward."""
+        return self._reactor.now
+
+    @property
     def clients(self) -> int:
         """Connections."""
         return len(self._clients)
@@ -219,6 +203,7 @@ class Loop:
     def send(self, client: Client, frames: list[bytes]) -> Delivery:
         """Send to a client, without waiting."""
         socket = self._control if client.control else self._work
+        self._touched.add(socket)
         try:
             socket.send_multipart([client.address, *frames], zmq.NOBLOCK)
         except zmq.Again:
@@ -235,6 +220,7 @@ class Loop:
         address = self._device_addresses.get(server)
         if address is None:
             return
+        self._touched.add(self._device_socket)
         try:
             self._device_socket.send_multipart([address, self._encode(command)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -245,67 +231,23 @@ class Loop:
         """Start a device server and watch its process."""
         self._device_addresses.pop(server, None)
         process = self._devices[server] = launch_device(self.system, server, self._device_endpoint, self.key.public)
-        self._watch_process(process.pid, lambda: self._device_ended(server, process))
+        self._reactor.watch_process(process.pid, lambda: self._device_ended(server, process))
         return process.pid
 
-    def kill(self, os_pid: int) -> None:
-        """Kill a child process."""
-        os.kill(os_pid, signal.SIGKILL)
-
-    def at(self, when: float, act: Callable[[], None]) -> _Timer:
+    def at(self, when: float, act: Callable[[], object]) -> Timer:
         """Do something when the clock has reached `when`."""
-        timer = _Timer(act)
-        heapq.heappush(self._timers, (when, next(self._counter), timer))
-        return timer
+        return self._reactor.at(when, act)
 
     def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
         """Do slow work on a thread, then hand its result back in the loop."""
+        self._reactor.offload(work, then)
 
-        def run() -> None:
-            try:
-                result: T | Exception = work()
-            except Exception as error:
-                result = error
-            self._results.append(lambda: then(result))
-            os.eventfd_write(self._wake, 1)
-
-        self._threads.submit(run)
-
-    def stop(self) -> None:
-        """Leave the loop after this turn; safe in a signal handler."""
-        self._running = False
-        os.eventfd_write(self._wake, 1)
-
-    # --- threads and processes ----------------------------------------------------------------------------------------------------
-
-    def _take_results(self) -> None:
-        os.eventfd_read(self._wake)
-        while self._results:
-            self._results.popleft()()
-
-    def _watch_fd(self, fd: int, act: Callable[[], None]) -> None:
-        self._fds[fd] = act
-        self._poller.register(fd, zmq.POLLIN)
-
-    def _watch_process(self, os_pid: int, act: Callable[[], None]) -> None:
-        """Do something when a process has ended. A pidfd cannot be fooled by a pid that is used again."""
-        fd = os.pidfd_open(os_pid)
-
-        def ended() -> None:
-            self._poller.unregister(fd)
-            del self._fds[fd]
-            os.close(fd)
-            act()
-
-        self._watch_fd(fd, ended)
+    # --- ends of processes --------------------------------------------------------------------------------------------------------
 
     def _watch_program(self, os_pid: int) -> None:
         if os_pid and os_pid not in self._programs:
             self._programs.add(os_pid)
-            try:
-                self._watch_process(os_pid, lambda: self._program_ended(os_pid))
-            except ProcessLookupError:
-                self.at(self.now, lambda: self._program_ended(os_pid))
+            self._reactor.watch_process(os_pid, lambda: self._program_ended(os_pid))
 
     def _program_ended(self, os_pid: int) -> None:
         self._programs.discard(os_pid)

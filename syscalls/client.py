@@ -42,8 +42,6 @@ class _Line:
 
     def send(self, request: Request) -> None:
         self.dealer.check_thread()
-        if self.dealer.lost():
-            self._end_all()
         self.boxes[request.id] = deque()
         self.dealer.socket.send_multipart(request.frames)
 

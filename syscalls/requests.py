@@ -1,8 +1,9 @@
 """What the blocking and the async client share: numbering calls, writing their frames, reading their answers. No sockets."""
 
 import secrets
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from .call import Call
 from .errors import KernelRestartedError, UnknownCallError, raised
@@ -16,8 +17,7 @@ GRACE_S: Final = 2.0
 """The kernel keeps deadlines and says so; the client gives up by itself only this much later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A call ready to be sent."""
 
     id: int
@@ -27,8 +27,7 @@ class Request:
     """After which the client gives up by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A message of the kernel."""
 
     id: int
