@@ -74,9 +74,7 @@ def _convert_gguf(file: Path, into: Path, progress: Progress) -> None:
 
     progress("convert", 0, 3)
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
     progress("convert", 1, 3)
     model.save_pretrained(into)
     progress("convert", 2, 3)
@@ -87,10 +85,13 @@ def _convert_gguf(file: Path, into: Path, progress: Progress) -> None:
 
 
 def _copy_folder(source: Path, into: Path) -> None:
-    def dropped(folder: str, names: list[str]) -> list[str]:
-        return [n for n in names if not (Path(folder, n).is_dir() or any(fnmatch.fnmatch(n, kept) for kept in KEPT))]
+    """Copy what is worth keeping, links as what they point to (the hub's cache is all links)."""
 
-    shutil.copytree(source, into, ignore=lambda folder, names: [".git", ".cache", *dropped(folder, names)], dirs_exist_ok=True)
+    def dropped(folder: object, names: list[str]) -> list[str]:
+        kept = {name for pattern in KEPT for name in fnmatch.filter(names, pattern)}
+        return [name for name in names if name.startswith(".") or not (name in kept or Path(str(folder), name).is_dir())]
+
+    shutil.copytree(source, into, ignore=dropped, dirs_exist_ok=True)
 
 
 def _convert_tokenizer(source: Path, into: Path) -> None:
@@ -142,7 +143,7 @@ def _eos(folder: Path, config: dict[str, Any], eos_token: str | None) -> list[in
     from tokenizers import Tokenizer
 
     ids = _json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-    found = {ids} if isinstance(ids, int) else set(ids or [])
+    found: set[Any] = {ids} if isinstance(ids, int) else set(ids or [])
     if eos_token is not None:
         found.add(Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(eos_token))
     return sorted(found - {None})

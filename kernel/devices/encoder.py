@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from .driver import RefusedError
+from .modelstore import Manifest
 
 _BATCH = 32
 """Inputs per forward pass: enough to fill the processor, few enough that memory and padding stay small."""
@@ -17,12 +18,10 @@ _BATCH = 32
 class Encoder:
     """One loaded encoder."""
 
-    def __init__(self, folder: Path, window: int, dtype: torch.dtype, device: torch.device) -> None:
-        loaded = SentenceTransformer(
-            str(folder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
-        )
-        self._model: Any = loaded.eval()
-        self._window = window
+    def __init__(self, folder: Path, manifest: Manifest, dtype: torch.dtype, device: torch.device) -> None:
+        loaded: Any = SentenceTransformer(str(folder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype})
+        self._model = loaded.eval()
+        self._window, self._vocab = manifest.window, manifest.vocab
         self._device = device
         self._pad = loaded.tokenizer.pad_token_id or 0  # any id will do under the attention mask
         self.dim = int(loaded.get_embedding_dimension())
@@ -35,14 +34,21 @@ class Encoder:
     @torch.inference_mode()
     def embed(self, inputs: list[list[int]]) -> Tensor:
         """Vectors of length one, float32 [len(inputs), dim] in main memory."""
-        if not all(inputs):
-            raise RefusedError(f"input {inputs.index([])} has no tokens")
+        for index, tokens in enumerate(inputs):
+            self._check(index, tokens)
         vectors = torch.empty(len(inputs), self.dim)
         by_length = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))  # so that little is padded
         for start in range(0, len(inputs), _BATCH):
             chosen = by_length[start : start + _BATCH]
             vectors[chosen] = self._forward([self._cut(inputs[index]) for index in chosen]).cpu()
         return vectors
+
+    def _check(self, index: int, tokens: list[int]) -> None:
+        """On a GPU an id outside the vocabulary would end the process, not the call."""
+        if not tokens:
+            raise RefusedError(f"input {index} has no tokens")
+        if not 0 <= min(tokens) <= max(tokens) < self._vocab:
+            raise RefusedError(f"input {index} has token ids outside 0 to {self._vocab - 1}")
 
     def _forward(self, inputs: list[list[int]]) -> Tensor:
         width = max(map(len, inputs))

@@ -110,9 +110,7 @@ class Engine:
             "the prompt is empty": not prompt,
             f"the prompt has {len(prompt)} tokens, the window of the model is {self._window}": len(prompt) >= self._window,
             f"the prompt has token ids outside 0 to {self._vocab - 1}": any(not 0 <= t < self._vocab for t in prompt),
-            f"resumed is {resumed}, not within the prompt and below max_tokens": not (
-                0 <= resumed < min(len(prompt), begin.max_tokens)
-            ),
+            f"resumed is {resumed}, not within the prompt and below max_tokens": not (0 <= resumed < min(len(prompt), begin.max_tokens)),
         }
         for reason, broken in rules.items():
             if broken:

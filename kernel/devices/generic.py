@@ -15,8 +15,8 @@ class Generic:
     """A `LanguageModel`."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
-        self._model: Any = loaded.eval().to(device)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+        self._model = loaded.eval().to(device)
         self._caches: dict[int, Any] = {}
 
     @property

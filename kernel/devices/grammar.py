@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .driver import RefusedError
 
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_COMPACT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One spelling per value. With free whitespace a small model can write blanks until its tokens are used up."""
 
 

@@ -158,7 +158,10 @@ class Embedded(Report, frozen=True, tag="embedded"):
 
 
 class Failed(Report, frozen=True, tag="failed"):
-    """A sequence or a batch could not be served, and is gone. The device itself goes on. Neither `seq` nor `batch`: a frame was no command."""
+    """A sequence or a batch could not be served, and is gone; the device itself goes on.
+
+    With neither `seq` nor `batch`: a frame was no command and was skipped.
+    """
 
     reason: str
     seq: int | None = None

@@ -102,7 +102,7 @@ class TorchDriver:
         if command.kind == "encoder":
             from .encoder import Encoder
 
-            encoder = self._encoders[command.model] = Encoder(folder, manifest.window, dtype, self._device)
+            encoder = self._encoders[command.model] = Encoder(folder, manifest, dtype, self._device)
             return manifest, encoder.size
         model = _language_model(folder, dtype, self._device)
         self._engines[command.model] = Engine(model, manifest, folder, command.slots)

@@ -1,0 +1,135 @@
+"""The fast path computes what transformers computes."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from kernos.kernel.devices.checkpoint import load_llama, supports
+from kernos.kernel.devices.generic import Generic
+
+ALONE = 20 if os.environ.get("KERNOS_PROVE") else 2
+CLOSE = 1e-4
+"""Where the two best logits are this close, rounding decides, and either token is right."""
+
+
+@pytest.fixture(scope="module")
+def reference(smollm: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(smollm, dtype=torch.float32, local_files_only=True)
+
+
+@torch.inference_mode()
+def agreed(reference: Any, prompt: list[int], tokens: list[int]) -> int:
+    """How many of `tokens` were compared with the reference's greedy choice, all of them equal.
+
+    The reference sees our own tokens: its choice at each place, given the same text before, is what its `generate` would produce.
+    """
+    logits = reference(input_ids=torch.tensor([prompt + tokens[:-1]])).logits[0, len(prompt) - 1 :]
+    best = logits.topk(2)
+    unclear = [*(best.values[:, 0] - best.values[:, 1] < CLOSE).tolist(), True]
+    compared: int = unclear.index(True)
+    assert best.indices[:compared, 0].tolist() == tokens[:compared]
+    return compared
+
+
+def test_mixed_batch_gives_the_tokens_of_transformers(reference: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    compared = [agreed(reference, prompt, tokens) for prompt, tokens in zip(prompts, greedy, strict=True)]
+    assert {len(tokens) for tokens in greedy} == {64}
+    assert sum(count == 64 for count in compared) >= 18
+
+
+def test_a_sequence_alone_gives_the_tokens_of_transformers(reference: Any, prompts: list[list[int]], bench: Any) -> None:
+    for prompt in prompts[:ALONE]:
+        assert agreed(reference, prompt, bench.run(prompt, 64)) == 64
+
+
+def test_generate_gives_the_same_tokens(reference: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    for prompt, tokens in list(zip(prompts, greedy, strict=True))[:3]:
+        ids = torch.tensor([prompt])
+        out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        produced = out[0, len(prompt) :].tolist()
+        assert produced == tokens[: len(produced)]
+
+
+def test_generic_path_gives_the_same_tokens(smollm: Path, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    model = Generic(smollm, torch.float32, torch.device("cpu"))
+    for seq in range(3):
+        model.open(seq)
+        prompt, tokens = prompts[seq], greedy[seq][:16]
+        assert model.prefill(seq, prompt[:10], last=False) is None
+        logits = model.prefill(seq, prompt[10:], last=True)
+        for token in tokens:
+            assert logits is not None
+            assert int(logits.argmax()) == token
+            logits = model.decode([seq], [token])[0]
+        model.close(seq)
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+FAMILY: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama, llama3 rope": {"rope_parameters": LLAMA3},
+    "llama, wide heads": {"head_dim": 32},
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "qwen3, tied": {"tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_every_member_of_the_family(kind: str, small_model: Callable[..., Any], tmp_path: Path) -> None:
+    reference = small_model(tmp_path, kind.split(",")[0], **FAMILY[kind])
+    tokens = torch.randint(128, (200,), generator=torch.Generator().manual_seed(2)).tolist()
+    with torch.inference_mode():
+        expected = reference(input_ids=torch.tensor([tokens])).logits[0]
+    assert supports(json.loads((tmp_path / "config.json").read_text()))
+    model = load_llama(tmp_path, torch.float32, torch.device("cpu"))
+    for seq in (1, 2):
+        model.open(seq)
+        model.prefill(seq, tokens[:50], last=False)
+    first = model.prefill(1, tokens[50:150], last=True)
+    assert first is not None
+    torch.testing.assert_close(first, expected[149], atol=1e-3, rtol=1e-3)
+    for place in range(150, 200):
+        logits = model.decode([2, 1], [tokens[place - 100], tokens[place]])
+        torch.testing.assert_close(logits[0], expected[place - 100], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(logits[1], expected[place], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "gpt2"},
+        {"sliding_window": 128},
+        {"hidden_act": "gelu"},
+        {"attention_bias": True},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    ],
+)
+def test_other_shapes_are_left_to_the_generic_path(change: dict[str, Any]) -> None:
+    config = {"model_type": "mistral", "hidden_act": "silu"}
+    assert supports(config)
+    assert not supports(config | change)
+
+
+def test_a_model_of_another_shape_is_served(small_model: Callable[..., Any], tmp_path: Path, new_bench: Callable[[Path], Any]) -> None:
+    reference = small_model(tmp_path, "gpt_neox", rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5})
+    bench = new_bench(tmp_path)
+    first, second = bench.begin([5, 6, 7], 60), bench.begin(list(range(100)), 20)
+    bench.drain()
+    assert agreed(reference, [5, 6, 7], bench.tokens[first]) > 50
+    assert agreed(reference, list(range(100)), bench.tokens[second]) > 15
