@@ -1,0 +1,1 @@
+"""The programs that come with Kernos. Each is an ordinary process; the kernel does not know their names."""
