@@ -1,0 +1,1 @@
+"""The command `kernos`: a small module per subject; the system calls do the work."""

@@ -1,0 +1,422 @@
+"""The scheduler against a device that honours leases, with late commands, late reports and crashes, and `check()` after every event."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernos.kernel.core.scheduler import (
+    RANK,
+    Action,
+    Ended,
+    Event,
+    Extend,
+    Held,
+    LaneDown,
+    LaneUp,
+    Produced,
+    Released,
+    Scheduler,
+    Start,
+    Stop,
+    Submitted,
+    Turn,
+    Withdrawn,
+)
+from kernos.kernel.limits import LEASE_LOW, LEASE_TOKENS
+from tests.kernel.fakes import defect, examples
+
+LANES = ("a", "b")
+
+
+@dataclass
+class Sequence:
+    """A turn on the device."""
+
+    seq: int
+    turn: int
+    lane: str
+    left: int
+    lease: int
+
+
+@dataclass
+class Device:
+    """What a device server does with commands, token by token."""
+
+    slots: int
+    sequences: dict[int, Sequence] = field(default_factory=dict)
+    idle_steps: int = 0
+    """Times a sequence wanted to go on and had no lease."""
+
+    def apply(self, command: "Sequence | tuple[int, int] | int") -> None:
+        if isinstance(command, Sequence):
+            taken = [sequence for sequence in self.sequences.values() if sequence.lane == command.lane]
+            assert len(taken) < self.slots, "begun without a free slot"
+            self.sequences[command.seq] = command
+        elif isinstance(command, tuple):
+            if command[0] in self.sequences:
+                self.sequences[command[0]].lease += command[1]
+        else:
+            self.sequences.pop(command, None)
+
+    def step(self, most: int) -> list[tuple[int, int, bool]]:
+        """(seq, tokens, finished) of every sequence with a lease; at most so many tokens each."""
+        reports = []
+        for sequence in list(self.sequences.values()):
+            tokens = min(most, sequence.lease, sequence.left)
+            if not tokens:
+                self.idle_steps += 1
+                continue
+            sequence.lease -= tokens
+            sequence.left -= tokens
+            if not sequence.left:
+                del self.sequences[sequence.seq]
+            reports.append((sequence.seq, tokens, not sequence.left))
+        return reports
+
+
+class Rig:
+    """The scheduler, its device, and the slow wires between them; the part of `Turns` that numbers sequences is done here."""
+
+    def __init__(self, slots: int) -> None:
+        self.scheduler = Scheduler()
+        self.slots = slots
+        self.device = Device(slots)
+        self.to_device: deque[Sequence | tuple[int, int] | int] = deque()
+        self.to_kernel: deque[tuple[int, int, bool]] = deque()
+        self.turn_of: dict[int, int] = {}
+        self.seq_of: dict[int, int] = {}
+        self.wanted: dict[int, int] = {}
+        self.produced: dict[int, int] = {}
+        self.ended: set[int] = set()
+        self.withdrawn: set[int] = set()
+        self.seqs = 0
+
+    def handle(self, event: Event) -> list[Action]:
+        actions = self.scheduler.handle(event, 0.0)
+        self.scheduler.check()
+        self.check_order()
+        for action in actions:
+            self.act(action)
+        return actions
+
+    def act(self, action: Action) -> None:
+        match action:
+            case Start(turn, lease):
+                self.seqs += 1
+                self.turn_of[self.seqs], self.seq_of[turn] = turn, self.seqs
+                assert lease > 0
+                left = self.wanted[turn] - self.produced[turn]
+                self.to_device.append(Sequence(self.seqs, turn, self.scheduler.turns[turn].lane, left, lease))
+            case Extend(turn, tokens):
+                assert tokens > 0
+                self.to_device.append((self.seq_of[turn], tokens))
+            case Stop(turn):
+                self.to_device.append(self.seq_of[turn])
+                self.unseat(turn)
+
+    def unseat(self, turn: int) -> None:
+        self.turn_of.pop(self.seq_of.pop(turn, 0), None)
+
+    def check_order(self) -> None:
+        """A higher class never waits for a lower one."""
+        for name, lane in self.scheduler.lanes.items():
+            if lane.up:
+                ranks = [self.scheduler.turns[id_].rank for id_ in lane.running]
+                waiting = [t for t in self.scheduler.turns.values() if t.lane == name and not t.running and t.pid not in self.scheduler.held]
+                assert all(turn.rank >= max(ranks, default=9) for turn in waiting)
+                assert not waiting or len(lane.running) == lane.slots
+
+    def submit(self, pid: int, lane: str, rank: int, tokens: int) -> int:
+        id_ = len(self.wanted) + 1
+        self.wanted[id_], self.produced[id_] = tokens, 0
+        self.handle(Submitted(Turn(id_, pid, lane, rank, tokens)))
+        return id_
+
+    def withdraw(self, turn: int) -> None:
+        if turn in self.wanted and turn not in self.ended:
+            self.withdrawn.add(turn)
+            self.handle(Withdrawn(turn))
+            self.unseat(turn)
+
+    def crash(self, lane: str) -> None:
+        """The lane is gone with all that ran there; what was under way to the kernel still comes."""
+        self.handle(LaneDown(lane))
+        for seq, turn in list(self.turn_of.items()):
+            if self.scheduler.turns[turn].lane == lane:
+                self.unseat(turn)
+                assert not self.scheduler.turns[turn].running
+                del seq
+        self.device.sequences = {seq: row for seq, row in self.device.sequences.items() if row.lane != lane}
+        self.to_device = deque(c for c in self.to_device if not (isinstance(c, Sequence) and c.lane == lane))
+
+    def up(self, lane: str) -> None:
+        if lane not in self.scheduler.lanes or not self.scheduler.lanes[lane].up:
+            self.handle(LaneUp(lane, self.slots))
+
+    def deliver_commands(self, most: int = 1_000_000) -> None:
+        for _ in range(min(most, len(self.to_device))):
+            self.device.apply(self.to_device.popleft())
+
+    def deliver_reports(self, most: int = 1_000_000) -> None:
+        for _ in range(min(most, len(self.to_kernel))):
+            seq, tokens, finished = self.to_kernel.popleft()
+            turn = self.turn_of.get(seq)
+            if turn is None:
+                continue  # of a sequence that was stopped meanwhile
+            self.produced[turn] += tokens
+            if finished:
+                self.ended.add(turn)
+                self.unseat(turn)
+                self.handle(Ended(turn))
+            else:
+                self.handle(Produced(turn, tokens))
+
+    def step(self, tokens: int) -> None:
+        self.to_kernel.extend(self.device.step(tokens))
+
+    def run_dry(self) -> None:
+        """Let everything that is wanted come to its end."""
+        for pid in list(self.scheduler.held):
+            self.handle(Released(pid))
+        for lane in LANES:
+            self.up(lane)
+        for _ in range(10_000):
+            if not self.scheduler.turns:
+                return
+            self.deliver_commands()
+            self.step(3)
+            self.deliver_reports()
+        raise AssertionError(f"turns that never end: {self.scheduler.turns}")
+
+    def check_end(self) -> None:
+        for id_, wanted in self.wanted.items():
+            assert (id_ in self.ended) != (id_ in self.withdrawn)
+            assert self.produced[id_] == wanted or id_ in self.withdrawn
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(0, 3), st.integers(0, 3), st.integers(1, 100)),
+        st.tuples(st.just("withdraw"), st.integers(1, 20)),
+        st.tuples(st.sampled_from(("hold", "release")), st.integers(0, 3)),
+        st.tuples(st.sampled_from(("crash", "up")), st.integers(0, 1)),
+        st.tuples(st.just("step"), st.integers(1, 40)),
+        st.tuples(st.sampled_from(("commands", "reports")), st.integers(1, 6)),
+    ),
+    max_size=60,
+)
+
+
+def play(rig: Rig, steps: Iterable[tuple[object, ...]]) -> None:
+    for step in steps:
+        match step:
+            case ("submit", int(pid), int(rank), int(tokens)):
+                rig.submit(pid, LANES[pid % 2], rank, tokens)
+            case ("withdraw", int(turn)):
+                rig.withdraw(turn)
+            case ("hold", int(pid)):
+                rig.handle(Held(pid))
+            case ("release", int(pid)):
+                rig.handle(Released(pid))
+            case ("crash", int(lane)):
+                rig.crash(LANES[lane])
+            case ("up", int(lane)):
+                rig.up(LANES[lane])
+            case ("step", int(tokens)):
+                rig.step(tokens)
+            case ("commands", int(most)):
+                rig.deliver_commands(most)
+            case ("reports", int(most)):
+                rig.deliver_reports(most)
+
+
+@examples(250)
+@given(st.integers(1, 3), operations)
+def test_every_turn_ends_with_exactly_its_tokens(slots: int, steps: list[tuple[object, ...]]) -> None:
+    rig = Rig(slots)
+    for lane in LANES:
+        rig.up(lane)
+    play(rig, steps)
+    rig.run_dry()
+    rig.check_end()
+
+
+@pytest.mark.parametrize("per_report", [1, 2, 4, 8])
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_lease_is_renewed_before_it_runs_out(per_report: int, delay: int) -> None:
+    """Reports and renewals may each be a step late, and no sequence ever sits idle."""
+    rig = Rig(slots=2)
+    rig.up("a")
+    for pid in range(2):
+        rig.submit(pid, "a", 2, 300)
+    rig.deliver_commands()
+    while rig.scheduler.turns:
+        due, commands = len(rig.to_kernel), len(rig.to_device)
+        rig.step(per_report)
+        rig.deliver_reports(due if delay else 1_000)
+        rig.deliver_commands(commands if delay else 1_000)
+    assert rig.device.idle_steps == 0
+    rig.check_end()
+
+
+@given(st.integers(1, 200), st.lists(st.integers(1, LEASE_TOKENS + LEASE_LOW), max_size=50))
+@examples(100)
+def test_lease_stays_within_the_turn(tokens: int, reports: list[int]) -> None:
+    scheduler = Scheduler()
+    scheduler.handle(LaneUp("a", 1), 0.0)
+    turn = Turn(1, 1, "a", 0, tokens)
+    granted = sum(action.lease for action in scheduler.handle(Submitted(turn), 0.0) if isinstance(action, Start))
+    produced = 0
+    for wanted in reports:
+        report = min(wanted, granted - produced)
+        if not report:
+            break
+        produced += report
+        for action in scheduler.handle(Produced(1, report), 0.0):
+            assert isinstance(action, Extend)
+            granted += action.tokens
+        scheduler.check()
+        assert turn.tokens_left == tokens - produced
+        assert turn.lease == granted - produced
+        assert granted <= tokens
+        assert granted == tokens or turn.lease > LEASE_LOW
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), min_size=1, max_size=30))
+@examples(60)
+def test_first_come_first_served_within_a_class(slots: int, turns: list[tuple[int, int]]) -> None:
+    rig = Rig(slots)
+    for rank, tokens in turns:
+        rig.submit(0, "a", rank, tokens)
+    started = [action.turn for action in rig.handle(LaneUp("a", slots)) if isinstance(action, Start)]
+    ranks = {id_: rank for id_, (rank, _) in enumerate(turns, 1)}
+    assert started == sorted(ranks, key=lambda id_: (ranks[id_], id_))[:slots]
+
+
+def starts(actions: list[Action]) -> list[int]:
+    return [action.turn for action in actions if isinstance(action, Start)]
+
+
+def stops(actions: list[Action]) -> list[int]:
+    return [action.turn for action in actions if isinstance(action, Stop)]
+
+
+class TestPreemption:
+    def test_a_higher_class_takes_a_slot_at_once(self) -> None:
+        rig = Rig(1)
+        rig.up("a")
+        low = rig.submit(1, "a", RANK["batch"], 50)
+        rig.scheduler.handle(Produced(low, 5), 0.0)
+        rig.wanted[99], rig.produced[99] = 10, 0
+        actions = rig.handle(Submitted(Turn(99, 2, "a", RANK["realtime"], 10)))
+        assert (stops(actions), starts(actions)) == ([low], [99])
+        assert isinstance(actions[0], Stop), "the slot is freed before it is taken"
+        assert rig.scheduler.turns[low].tokens_left == 45
+
+    def test_the_youngest_of_the_lowest_class_goes(self) -> None:
+        rig = Rig(3)
+        rig.up("a")
+        first, second, third = (rig.submit(1, "a", RANK[name], 50) for name in ("batch", "batch", "normal"))
+        rig.submit(2, "a", RANK["interactive"], 10)
+        assert rig.scheduler.turns[first].running
+        assert not rig.scheduler.turns[second].running
+        assert rig.scheduler.turns[third].running
+
+    def test_an_equal_class_waits(self) -> None:
+        rig = Rig(1)
+        rig.up("a")
+        rig.submit(1, "a", 2, 50)
+        second = rig.submit(2, "a", 2, 50)
+        assert not rig.scheduler.turns[second].running
+
+    def test_the_preempted_turn_keeps_its_place(self) -> None:
+        rig = Rig(1)
+        rig.up("a")
+        first, second = rig.submit(1, "a", 2, 50), rig.submit(2, "a", 2, 50)
+        urgent = rig.submit(3, "a", 0, 5)
+        assert starts(rig.handle(Ended(urgent))) == [first]
+        assert not rig.scheduler.turns[second].running
+
+
+class TestHolding:
+    def test_a_held_agent_leaves_and_the_next_starts(self) -> None:
+        rig = Rig(1)
+        rig.up("a")
+        first, second = rig.submit(1, "a", 2, 50), rig.submit(2, "a", 2, 50)
+        actions = rig.handle(Held(1))
+        assert (stops(actions), starts(actions)) == ([first], [second])
+        assert starts(rig.handle(Ended(second))) == []
+        assert starts(rig.handle(Released(1))) == [first]
+
+    def test_new_turns_of_a_held_agent_wait_on_every_lane(self) -> None:
+        rig = Rig(2)
+        for lane in LANES:
+            rig.up(lane)
+        rig.handle(Held(1))
+        turns = [rig.submit(1, lane, 0, 5) for lane in LANES]
+        assert rig.scheduler.queued == 2
+        assert starts(rig.handle(Released(1))) == turns
+
+    def test_a_released_urgent_turn_takes_over(self) -> None:
+        rig = Rig(1)
+        rig.up("a")
+        urgent, low = rig.submit(1, "a", 0, 5), rig.submit(2, "a", 3, 5)
+        rig.handle(Held(1))
+        assert rig.scheduler.turns[low].running
+        actions = rig.handle(Released(1))
+        assert (stops(actions), starts(actions)) == ([low], [urgent])
+
+
+class TestLanes:
+    def test_a_crash_loses_nothing(self) -> None:
+        rig = Rig(2)
+        rig.up("a")
+        turns = [rig.submit(pid, "a", 2, 40) for pid in range(4)]
+        rig.deliver_commands()
+        rig.step(7)
+        rig.deliver_reports()
+        rig.crash("a")
+        assert rig.scheduler.queued == 4
+        assert starts(rig.handle(LaneUp("a", 2))) == turns[:2]
+        rig.run_dry()
+        rig.check_end()
+
+    def test_other_lanes_do_not_notice(self) -> None:
+        rig = Rig(1)
+        for lane in LANES:
+            rig.up(lane)
+        one, other = rig.submit(1, "a", 2, 40), rig.submit(1, "b", 2, 40)
+        rig.crash("a")
+        assert not rig.scheduler.turns[one].running
+        assert rig.scheduler.turns[other].running
+
+    def test_turns_wait_for_a_lane_that_never_was(self) -> None:
+        rig = Rig(1)
+        turn = rig.submit(1, "a", 2, 40)
+        assert rig.scheduler.queued == 1
+        rig.withdraw(turn)
+        assert not rig.scheduler.turns
+
+    def test_events_about_the_unknown_do_nothing(self) -> None:
+        rig = Rig(1)
+        for event in (Produced(7, 1), Ended(7), Withdrawn(7), LaneDown("x"), Released(7)):
+            assert rig.handle(event) == []
+
+    def test_the_turns_of_an_agent(self) -> None:
+        rig = Rig(1)
+        rig.submit(1, "a", 2, 40)
+        rig.submit(2, "a", 2, 40)
+        assert [turn.pid for turn in rig.scheduler.of(1)] == [1]
+
+    @defect(reason="a second LaneUp forgets who sits in the slots")
+    def test_a_lane_that_comes_up_twice_starts_over(self) -> None:
+        scheduler = Scheduler()
+        scheduler.handle(LaneUp("a", 1), 0.0)
+        scheduler.handle(Submitted(Turn(1, 1, "a", 0, 10)), 0.0)
+        scheduler.handle(LaneUp("a", 1), 0.0)
+        scheduler.check()

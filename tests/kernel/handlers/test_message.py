@@ -1,0 +1,109 @@
+"""`message.*` through the gate."""
+
+import pytest
+
+from kernos.kernel.core import mailboxes
+from kernos.kernel.host import Delivery
+from kernos.syscalls.errors import BusyError, DeniedError, KernosError, NotFoundError
+from kernos.syscalls.message import Receive, Send
+from kernos.syscalls.process import Exit
+from kernos.syscalls.system import Cancel
+from tests.kernel.fakes import App, World, defect
+
+
+@pytest.fixture
+def anna(world: World) -> App:
+    return world.connect("app:shop").spawn("anna", user="user:anna")
+
+
+@pytest.fixture
+def bert(world: World) -> App:
+    return world.connect("app:desk").spawn("bert")
+
+
+def box(agent: App) -> str:
+    return f"agent/{agent.pid}"
+
+
+def test_mail_is_stamped_by_the_kernel(anna: App, bert: App) -> None:
+    sent = anna.call(Send(to=box(bert), text="hi"))
+    mail = bert.call(Receive(mailbox=box(bert)))
+    assert (mail.mail, mail.sender, mail.sender_pid, mail.user, mail.to, mail.text) == (
+        sent.mail,
+        "app:shop",
+        anna.pid,
+        "user:anna",
+        box(bert),
+        "hi",
+    )
+
+
+def test_first_in_first_out_with_what_still_waits(anna: App, bert: App) -> None:
+    for text in "abc":
+        anna.call(Send(to="queue/q", text=text))
+    mails = [bert.call(Receive(mailbox="queue/q")) for _ in range(3)]
+    assert [(mail.text, mail.waiting) for mail in mails] == [("a", 2), ("b", 1), ("c", 0)]
+
+
+def test_each_mail_goes_to_one_reader_in_their_order(anna: App, bert: App) -> None:
+    first, second = bert.send(Receive(mailbox="queue/q")), anna.send(Receive(mailbox="queue/q"))
+    anna.call(Send(to="queue/q", text="one"))
+    assert (first.result().text, second.open) == ("one", True)
+    anna.call(Send(to="queue/q", text="two"))
+    assert second.result().text == "two"
+
+
+def test_a_reader_who_gave_up_gets_nothing(anna: App, bert: App) -> None:
+    reader = bert.send(Receive(mailbox="queue/q"))
+    bert.call(Cancel(id=reader.id))
+    anna.call(Send(to="queue/q", text="one"))
+    assert bert.call(Receive(mailbox="queue/q")).text == "one"
+
+
+def test_an_agents_box_is_read_by_it_alone(anna: App, bert: App) -> None:
+    error = anna.refused(Receive(mailbox=box(bert)))
+    assert isinstance(error, DeniedError)
+
+
+def test_no_mail_for_the_dead_and_the_unborn(anna: App, bert: App) -> None:
+    assert isinstance(anna.refused(Send(to="agent/999", text="x")), NotFoundError)
+    bert.call(Exit(pid=bert.pid))
+    assert isinstance(anna.refused(Send(to=box(bert), text="x")), NotFoundError)
+
+
+def test_the_box_ends_with_its_agent(world: World, anna: App, bert: App) -> None:
+    anna.call(Send(to=box(bert), text="x"))
+    reader = anna.send(Receive(mailbox=box(anna)))
+    bert.call(Exit(pid=bert.pid))
+    anna.send(Exit(pid=anna.pid))
+    assert not reader.open
+    assert not world.system.mail.boxes
+    assert not world.system.mail.readers
+
+
+def test_a_full_box_asks_to_come_back(anna: App, bert: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "MAILBOX", 2)
+    for _ in range(2):
+        anna.call(Send(to="queue/q", text="x"))
+    error = anna.refused(Send(to="queue/q", text="x"))
+    assert isinstance(error, BusyError)
+    assert error.retry_after
+    bert.call(Receive(mailbox="queue/q"))
+    anna.call(Send(to="queue/q", text="x"))
+
+
+@defect(reason="agent/7 and agent/007 are the same agent and two boxes, the second of which nobody ever closes")
+def test_an_agent_has_one_name(world: World, anna: App, bert: App) -> None:
+    sent = anna.send(Send(to=f"agent/00{bert.pid}", text="x"))
+    bert.call(Exit(pid=bert.pid))
+    assert isinstance(sent.error(), KernosError)
+    assert not world.system.mail.boxes
+
+
+@defect(reason="the mail is handed to a reader who is gone, and is lost though its sender was told that it is kept")
+def test_mail_is_not_lost_on_a_reader_who_is_gone(world: World, anna: App, bert: App) -> None:
+    gone = world.connect("app:desk").spawn()
+    gone.send(Receive(mailbox="queue/q"))
+    world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
+    anna.call(Send(to="queue/q", text="one"))
+    assert bert.call(Receive(mailbox="queue/q"), timeout_ms=1_000).text == "one"

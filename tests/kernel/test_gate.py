@@ -1,0 +1,776 @@
+"""Every message passes the gate, and whatever comes is answered with a reply or a typed error. The host is fake; see `fakes.py`."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernos.kernel import gate as gate_module
+from kernos.kernel.handlers import HANDLERS
+from kernos.kernel.host import Delivery
+from kernos.kernel.limits import CUT_OFF_RETRY_S, IDEMPOTENCY_S
+from kernos.syscalls import context, message, model, policy, store, system, tool
+from kernos.syscalls.errors import (
+    AbiMismatchError,
+    BadRequestError,
+    BusyError,
+    CancelledError,
+    ConflictError,
+    CutOffError,
+    DeadlineError,
+    DeniedError,
+    InternalError,
+    KernelRestartedError,
+    LimitError,
+    NotFoundError,
+    NotYoursError,
+    StoppingError,
+    UnknownCallError,
+)
+from kernos.syscalls.message import Receive
+from kernos.syscalls.model import CountTokens, Generate, Message
+from kernos.syscalls.process import Exit, Kill, ListProcesses, SendSignal, Spawn, Wait
+from kernos.syscalls.store import GetFile, PutFile
+from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.table import ROWS, TABLE
+from kernos.syscalls.wire import Kind, RequestHeader, decode_error, encode, encode_request
+from tests.kernel.fakes import App, Sent, World, defect, examples, make_world, tiny_model
+
+
+@pytest.fixture
+def app(world: World) -> App:
+    return world.connect("app:shop")
+
+
+@pytest.fixture
+def agent(app: App) -> App:
+    return app.spawn()
+
+
+def waiting(agent: App, **options: Any) -> Sent:
+    """A call that waits."""
+    sent = agent.send(Receive(mailbox="queue/empty"), **options)
+    assert sent.open
+    return sent
+
+
+def in_flight(world: World) -> tuple[int, int, int]:
+    """The three books of calls in flight, which must agree."""
+    gate = world.gate
+    return len(gate.in_flight), sum(gate.by_principal.values()), len({id(ticket) for ticket in gate.in_flight.values()})
+
+
+def last_error(app: App) -> tuple[int, str]:
+    answer = app.world.answers(app.client)[-1]
+    assert answer.kind == Kind.ERROR
+    return answer.id, decode_error(answer.body).code
+
+
+# --- decoding ----------------------------------------------------------------------------------------------------------------------
+
+
+class TestDecoding:
+    @pytest.mark.parametrize("frames", [[], [b""], [b"", b"", b""], [b"", b""], [b"\xc1", b"\xc1"], [b"{}", b"{}"]], ids=range(6))
+    def test_frames_that_are_no_message(self, app: App, frames: list[bytes]) -> None:
+        app.frames(frames)
+        assert last_error(app) == (0, "bad_request")
+
+    def test_a_message_that_is_too_large(self, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "MAX_MESSAGE_BYTES", 100)
+        app.frames([b"x" * 50, b"x" * 51])
+        assert last_error(app) == (0, "bad_request")
+
+    def test_a_body_that_is_no_call_is_answered_by_its_id(self, app: App) -> None:
+        app.frames([encode(RequestHeader(77)), b"\xc1"])
+        assert last_error(app) == (77, "bad_request")
+
+    def test_an_unknown_call(self, app: App) -> None:
+        app.frames([encode(RequestHeader(78)), msgspec.msgpack.encode({"call": "model.dream", "vivid": True})])
+        assert last_error(app) == (78, "unknown_call")
+
+    def test_an_unknown_field_is_ignored(self, app: App) -> None:
+        app.frames([encode(RequestHeader(79)), msgspec.msgpack.encode({"call": "system.ping", "payload": b"x", "later": 1})])
+        assert app.world.answers(app.client)[-1].kind == Kind.REPLY
+
+    @pytest.mark.parametrize("body", [{}, {"call": 3}, {"call": "process.wait"}, {"call": "process.wait", "pid": -1}, [], 7, None])
+    def test_a_call_with_wrong_fields(self, app: App, body: object) -> None:
+        app.frames([encode(RequestHeader(80)), msgspec.msgpack.encode(body)])
+        id_, code = last_error(app)
+        assert id_ == 80
+        assert code in ("bad_request", "unknown_call")
+
+    @pytest.mark.parametrize("major", [0, 2, 99])
+    def test_another_abi_is_refused_whatever_the_call(self, app: App, major: int) -> None:
+        header = RequestHeader(81, major=major)
+        for body in (encode(Ping()), msgspec.msgpack.encode({"call": "from.the.future"})):
+            app.frames([encode(header), body])
+            assert last_error(app) == (81, AbiMismatchError.code)
+
+    def test_a_newer_minor_is_served(self, app: App) -> None:
+        app.frames(encode_request(RequestHeader(82, minor=99), Ping()))
+        assert app.world.answers(app.client)[-1].kind == Kind.REPLY
+
+    @examples(150)
+    @given(frames=st.lists(st.binary(max_size=60), max_size=4))
+    def test_any_bytes_get_exactly_one_error(self, frames: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+        app = shared_world(tmp_path_factory).connect("app:fuzz")
+        app.frames(frames)
+        (answer,) = app.world.answers(app.client)
+        assert answer.kind == Kind.ERROR
+        app.world.host.sent.clear()
+
+    @examples(150)
+    @given(body=st.recursive(st.none() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from([entry.name for entry in TABLE]),
+                             lambda inner: st.dictionaries(st.sampled_from(["call", "pid", "model", "tool", "to", "name", "path"]), inner)))  # fmt: skip
+    def test_any_body_gets_an_answer(self, body: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+        app = shared_world(tmp_path_factory).connect("app:fuzz")
+        app.frames([encode(RequestHeader(5)), msgspec.msgpack.encode(body)])
+        answers = app.world.answers(app.client)
+        assert len(answers) <= 1
+        assert not [answer for answer in answers if answer.kind == Kind.ERROR and decode_error(answer.body).code == "internal"]
+        app.world.host.sent.clear()
+
+
+_shared: list[World] = []
+
+
+def shared_world(factory: pytest.TempPathFactory) -> World:
+    if not _shared:
+        _shared.append(make_world(factory.mktemp("shared")))
+    return _shared[0]
+
+
+def test_every_call_has_a_handler() -> None:
+    assert set(HANDLERS) == set(ROWS)
+
+
+# --- who calls ---------------------------------------------------------------------------------------------------------------------
+
+
+class TestIdentity:
+    def test_pid_0_makes_no_calls_of_agents(self, app: App) -> None:
+        error = app.refused(PutFile(path="x", data=b""))
+        assert isinstance(error, NotYoursError)
+        assert "Spawn one" in error.message
+
+    def test_calls_of_agents_are_those_marked(self, app: App) -> None:
+        assert {entry.name for entry in TABLE if entry.agent} >= {"model.generate", "store.get", "message.send", "tool.call", "context.read"}
+
+    def test_an_agent_that_never_was(self, app: App) -> None:
+        assert isinstance(app.agent(999).refused(Ping()), NotYoursError)
+
+    def test_an_agent_of_another_principal(self, world: World, agent: App) -> None:
+        thief = world.connect("app:thief").agent(agent.pid)
+        error = thief.refused(GetFile(path="x"))
+        assert isinstance(error, NotYoursError)
+        assert "ended" not in error.message, "nothing about others' agents"
+
+    def test_an_agent_that_has_ended_and_why(self, app: App, agent: App) -> None:
+        app.call(Exit(pid=agent.pid, code=1, reason="lunch"))
+        error = agent.refused(Ping())
+        assert isinstance(error, NotYoursError)
+        assert "lunch" in error.message
+
+    def test_why_others_agents_ended_is_not_told(self, world: World, app: App, agent: App) -> None:
+        app.call(Exit(pid=agent.pid, code=1, reason="lunch"))
+        assert "lunch" not in world.connect("app:thief").agent(agent.pid).refused(Ping()).message
+
+    def test_another_connection_of_the_same_principal_may(self, world: World, agent: App) -> None:
+        world.connect("app:shop").agent(agent.pid).call(PutFile(path="x", data=b""))
+
+    def test_a_stopped_agent_may_call(self, app: App, agent: App) -> None:
+        app.call(SendSignal(pid=agent.pid, signal="stop"))
+        agent.call(Ping())
+
+
+# --- the law -----------------------------------------------------------------------------------------------------------------------
+
+
+class TestAuthority:
+    def test_nothing_is_allowed_by_default(self, lawful: World) -> None:
+        nobody = lawful.connect("device:decoder")
+        for entry in TABLE:
+            if entry.needs and not entry.agent and not any("{" in need for need, _ in entry.needs) and entry.call is not StopKernel:
+                call: Any = policy.CheckPolicy(subject="a", object="b", action="c") if entry.call is policy.CheckPolicy else entry.call()
+                assert isinstance(nobody.refused(call), DeniedError), entry.name
+
+    def test_a_refusal_names_its_facts(self, lawful: World) -> None:
+        app = lawful.connect("app:customer_service")
+        error = app.refused(StopKernel())
+        assert isinstance(error, DeniedError)
+        assert error.details == {
+            "subject": "app:customer_service",
+            "object": "system",
+            "action": "stop",
+            "policy": lawful.system.policy.hash,
+            "rule": "",
+        }
+        assert "no rule allows it" in error.message
+        assert not lawful.system.draining
+
+    def test_a_refusal_names_the_rule_that_forbids(self, tmp_path: Path) -> None:
+        world = make_world(tmp_path, policy="p, app:*, **, *, allow\np, app:shop, system, ping, deny\n")
+        error = world.connect("app:shop").refused(Ping())
+        assert error.details["rule"] == "p, app:shop, system, ping, deny (50-test.csv:2)"
+        world.connect("app:other").call(Ping())
+
+    def test_every_need_is_asked(self, tmp_path: Path) -> None:
+        world = make_world(tmp_path, policy="p, app:*, process/*, *, allow\n")
+        app = world.connect("app:shop")
+        app.spawn()
+        error = app.refused(Spawn(name="x", user="user:anna"))
+        assert (error.details["object"], error.details["action"]) == ("principal/user:anna", "represent")
+
+    def test_a_need_whose_field_is_left_out_does_not_apply(self, tmp_path: Path, tiny_store: Path) -> None:
+        rules = "p, app:*, process/*, *, allow\np, app:*, model/*, *, allow\n"
+        world = make_world(tmp_path, policy=rules, store=tiny_store)
+        agent = world.connect("app:shop").spawn()
+        assert agent.send(Generate(model="tiny", messages=[Message("user", "hi")])).open
+        error = agent.refused(Generate(model="tiny", messages=[Message("user", "hi")], context="abc"))
+        assert (error.details["object"], error.details["action"]) == ("context/own", "append")
+
+    @pytest.mark.parametrize(
+        ("rules", "allowed"),
+        [
+            ("p, app:shop, store/**, read, allow\np, user:anna, store/**, read, allow\n", True),
+            ("p, app:shop, store/**, read, allow\n", False),
+            ("p, user:anna, store/**, read, allow\n", False),
+            ("p, app:shop, store/**, read, allow\np, user:anna, store/**, *, allow\np, user:anna, store/x, read, deny\n", False),
+            ("p, app:shop, store/**, *, allow\np, app:shop, store/x, read, deny\np, user:anna, store/**, *, allow\n", False),
+        ],
+    )
+    def test_an_agent_has_the_rights_of_app_and_user_together(self, tmp_path: Path, rules: str, allowed: bool) -> None:
+        spawning = "p, app:shop, process/*, spawn, allow\np, app:shop, principal/user:anna, represent, allow\n"
+        world = make_world(tmp_path, policy=spawning + rules)
+        agent = world.connect("app:shop").spawn(user="user:anna")
+        error = agent.refused(GetFile(path="x"))
+        assert isinstance(error, NotFoundError if allowed else DeniedError)
+
+    def test_a_child_keeps_the_user_and_cannot_shed_it(self, world: World, app: App) -> None:
+        parent = app.spawn(user="user:anna")
+        assert world.system.processes.rows[parent.spawn().pid].user == "user:anna"
+
+    def test_an_agent_for_one_user_may_not_spawn_for_another(self, lawful: World) -> None:
+        anna = lawful.connect("app:customer_service").spawn(user="user:anna")
+        assert isinstance(anna.refused(Spawn(name="x", user="user:bert")), DeniedError)
+
+    @pytest.mark.parametrize("principal", ["app:bank", "admin:root", "device:decoder", "agent:x"])
+    @defect(reason="whoever an agent acts for owns what it sees, and any principal can be named: files of other apps can be read")
+    def test_only_users_are_represented(self, lawful: World, principal: str) -> None:
+        bank = lawful.connect("app:bank").spawn()
+        bank.call(PutFile(path="secret", data=b"1234"))
+        shop = lawful.connect("app:customer_service")
+        assert isinstance(shop.refused(Spawn(name="spy", user=principal)), BadRequestError | DeniedError)
+
+    def test_a_handler_is_not_reached_without_a_right(self, lawful: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        def never(*_: object) -> None:
+            raise AssertionError("a handler ran")
+
+        monkeypatch.setitem(HANDLERS, StopKernel, never)
+        assert isinstance(lawful.connect("app:x").refused(StopKernel()), DeniedError)
+
+
+WHOSE = """\
+p, app:*, process/own, *, allow
+p, app:*, process/*, spawn, allow
+p, app:*, context/own, *, allow
+p, app:*, principal/*, represent, allow
+p, user:*, process/own, *, allow
+p, user:*, context/own, *, allow
+p, app:police, process/app:shop, kill, allow
+p, app:police, context/user:anna, read, allow
+"""
+
+
+class TestWhose:
+    @pytest.fixture
+    def strict(self, tmp_path: Path) -> World:
+        return make_world(tmp_path, policy=WHOSE)
+
+    def test_processes_of_ones_own_principal(self, strict: World) -> None:
+        app = strict.connect("app:shop")
+        one, two = app.spawn(), app.spawn()
+        one.call(Kill(pid=two.pid))
+
+    @pytest.mark.parametrize(
+        "call", [Kill(pid=1), SendSignal(pid=1, signal="stop"), Exit(pid=1), Wait(pid=1)], ids=["kill", "signal", "exit", "wait"]
+    )
+    def test_processes_of_others(self, strict: World, call: Any) -> None:
+        assert strict.connect("app:shop").spawn().pid == 1
+        error = strict.connect("app:thief").refused(call)
+        assert (error.code, error.details["object"]) == ("denied", "process/app:shop")
+        assert strict.system.processes.rows[1].life.value == "alive"
+
+    def test_processes_of_others_by_a_rule(self, strict: World) -> None:
+        shop = strict.connect("app:shop").spawn()
+        strict.connect("app:police").call(Kill(pid=shop.pid))
+
+    def test_what_does_not_exist_is_not_found_rather_than_denied(self, strict: World) -> None:
+        agent = strict.connect("app:shop").spawn()
+        assert isinstance(agent.refused(Kill(pid=99)), NotFoundError)
+        assert isinstance(agent.refused(context.ReadContext(context="abc")), NotFoundError)
+
+    def test_contexts_belong_to_the_user_where_there_is_one(self, strict: World) -> None:
+        app = strict.connect("app:shop")
+        anna, bert, plain = app.spawn(user="user:anna"), app.spawn(user="user:bert"), app.spawn()
+        id_ = anna.call(context.OpenContext(name="chat")).context
+        anna.call(context.AppendContext(context=id_, messages=[Message("user", "secret")]))
+        for other in (bert, plain, strict.connect("app:thief").spawn()):
+            for call in (
+                context.ReadContext(context=id_),
+                context.AppendContext(context=id_, messages=[Message("user", "x")]),
+                context.DeleteContext(context=id_),
+            ):
+                error = other.refused(call)
+                assert (error.code, error.details["object"]) == ("denied", "context/user:anna")
+        assert app.spawn(user="user:anna").call(context.ReadContext(context=id_)).total == 1
+        assert strict.connect("app:police").spawn().call(context.ReadContext(context=id_)).total == 1
+
+    def test_the_same_name_is_another_context_for_another_owner(self, strict: World) -> None:
+        app = strict.connect("app:shop")
+        ids = [app.spawn(user=user).call(context.OpenContext(name="chat")).context for user in ("user:anna", "user:bert", None)]
+        assert len(set(ids)) == 3
+
+    @defect(reason="a generation puts the whole context before the model, and only the right to append is asked")
+    def test_generating_from_a_context_is_reading_it(self, tmp_path: Path, tiny_store: Path) -> None:
+        rules = WHOSE + "p, app:thief, context/app:shop, append, allow\np, app:*, model/*, *, allow\n"
+        world = make_world(tmp_path, policy=rules, store=tiny_store)
+        id_ = world.connect("app:shop").spawn().call(context.OpenContext(name="chat")).context
+        thief = world.connect("app:thief").spawn()
+        sent = thief.send(Generate(model="tiny", messages=[Message("user", "repeat all that")], context=id_))
+        assert isinstance(sent.error(), DeniedError)
+
+
+# --- limits and ends of calls ------------------------------------------------------------------------------------------------------
+
+
+class TestInFlight:
+    def test_a_principal_has_a_limit(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT_PER_PRINCIPAL", 3)
+        calls = [waiting(agent) for _ in range(3)]
+        error = agent.refused(Receive(mailbox="queue/empty"))
+        assert isinstance(error, LimitError)
+        assert error.retry_after
+        agent.call(Ping())
+        waiting(world.connect("app:other").spawn())
+        agent.call(Cancel(id=calls[0].id))
+        waiting(agent)
+
+    def test_the_kernel_has_a_limit(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT", 2)
+        waiting(agent)
+        waiting(world.connect("app:other").spawn())
+        error = world.connect("app:third").spawn().refused(Receive(mailbox="queue/empty"))
+        assert isinstance(error, BusyError)
+        assert error.retry
+
+    def test_an_id_is_in_flight_once(self, agent: App) -> None:
+        waiting(agent, id_=500)
+        agent.send(Receive(mailbox="queue/other"), id_=500)
+        assert last_error(agent) == (500, ConflictError.code)
+
+    def test_two_principals_may_use_the_same_id(self, world: World, agent: App) -> None:
+        first = waiting(agent, id_=500)
+        second = waiting(world.connect("app:other").spawn(), id_=500)
+        agent.call(Cancel(id=500))
+        assert (first.open, second.open) == (False, True)
+
+    def test_books_agree_and_empty(self, world: World, agent: App) -> None:
+        calls = [waiting(agent) for _ in range(5)]
+        assert in_flight(world) == (5, 5, 5)
+        for call in calls:
+            agent.call(Cancel(id=call.id))
+        assert in_flight(world) == (0, 0, 0)
+        assert not world.gate.by_principal
+        assert not agent.client.tickets
+
+    @defect(reason="calls that are counted as light are parked unchecked: ids collide, and the count of the principal never goes back")
+    def test_a_light_call_on_a_thread_takes_no_id_that_is_in_flight(self, tmp_path: Path, tiny_store: Path) -> None:
+        world = make_world(tmp_path, store=tiny_store)
+        agent = world.connect("app:shop").spawn()
+        call = waiting(agent, id_=500)
+        agent.send(CountTokens(model="tiny", text="x"), id_=500)
+        world.host.work()
+        agent.call(Cancel(id=500))
+        assert not call.open
+        assert in_flight(world) == (0, 0, 0)
+
+    @defect(reason="light calls on a thread have no limit: a client can queue a megabyte of text as often as it likes")
+    def test_calls_on_threads_are_limited_too(self, tmp_path: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT_PER_PRINCIPAL", 3)
+        world = make_world(tmp_path, store=tiny_store)
+        agent = world.connect("app:shop").spawn()
+        for _ in range(10):
+            agent.send(CountTokens(model="tiny", text="x"))
+        assert len(world.host.offloaded) <= 3
+
+
+class TestDeadlines:
+    def test_a_call_ends_at_its_deadline(self, world: World, agent: App) -> None:
+        call = waiting(agent, timeout_ms=2_000)
+        world.host.advance(1.9)
+        assert call.open
+        world.host.advance(0.2)
+        assert isinstance(call.error(), DeadlineError)
+        assert not world.system.mail.readers
+        assert in_flight(world) == (0, 0, 0)
+
+    def test_a_call_that_ended_has_no_deadline_any_more(self, world: World, agent: App) -> None:
+        call = waiting(agent, timeout_ms=2_000)
+        agent.call(message.Send(to="queue/empty", text="hi"))
+        world.host.advance(5.0)
+        assert call.result().text == "hi"
+
+    def test_a_call_without_a_deadline_waits(self, world: World, agent: App) -> None:
+        call = waiting(agent)
+        world.host.advance(10 * 86_400.0)
+        assert call.open
+
+
+class TestCancel:
+    def test_ones_own_call(self, agent: App) -> None:
+        call = waiting(agent)
+        agent.call(Cancel(id=call.id))
+        assert isinstance(call.error(), CancelledError)
+
+    def test_by_another_connection_of_the_principal(self, world: World, agent: App) -> None:
+        call = waiting(agent)
+        world.connect("app:shop", control=True).call(Cancel(id=call.id))
+        assert not call.open
+
+    def test_not_those_of_others(self, world: World, agent: App) -> None:
+        call = waiting(agent)
+        world.connect("app:thief").call(Cancel(id=call.id))
+        world.connect("admin:root").call(Cancel(id=call.id))
+        assert call.open
+
+    def test_what_is_not_in_flight(self, agent: App) -> None:
+        agent.call(Cancel(id=123_456))
+
+    def test_a_late_answer_is_left_out(self, world: World, agent: App) -> None:
+        call = waiting(agent)
+        ticket = world.gate.in_flight[("app:shop", call.id)]
+        agent.call(Cancel(id=call.id))
+        ticket.reply(system.Pong(b""))
+        ticket.fail(InternalError("late"))
+        ticket.event(system.Pong(b""))
+        assert isinstance(call.error(), CancelledError)
+
+
+# --- applied once ------------------------------------------------------------------------------------------------------------------
+
+
+class TestIdempotency:
+    def test_the_same_key_is_applied_once(self, world: World, agent: App) -> None:
+        first = agent.call(PutFile(path="x", data=b"1"), key="k")
+        assert agent.call(PutFile(path="x", data=b"1"), key="k") == first
+        assert agent.call(GetFile(path="x")).file.version == 1
+
+    def test_from_another_connection(self, world: World, app: App) -> None:
+        pid = app.call(Spawn(name="x"), key="k").pid
+        assert world.connect("app:shop").call(Spawn(name="x"), key="k").pid == pid
+
+    def test_another_body_is_a_conflict(self, agent: App) -> None:
+        agent.call(PutFile(path="x", data=b"1"), key="k")
+        assert isinstance(agent.refused(PutFile(path="x", data=b"2"), key="k"), ConflictError)
+        assert agent.call(PutFile(path="x", data=b"1"), key="k").version == 1, "the first outcome is still known"
+
+    def test_keys_of_two_principals_do_not_meet(self, world: World, agent: App) -> None:
+        agent.call(PutFile(path="x", data=b"1"), key="k")
+        other = world.connect("app:other").spawn()
+        assert other.call(PutFile(path="x", data=b"2"), key="k").version == 1
+
+    def test_a_call_that_reads_has_no_record(self, agent: App) -> None:
+        agent.call(Ping(payload=b"1"), key="k")
+        assert agent.call(Ping(payload=b"2"), key="k").payload == b"2"
+
+    def test_a_failed_call_frees_the_key(self, agent: App) -> None:
+        assert isinstance(agent.refused(PutFile(path="x", data=b"1", expect=7), key="k"), ConflictError)
+        assert agent.call(PutFile(path="x", data=b"2"), key="k").version == 1
+
+    def test_a_denied_call_leaves_no_record(self, lawful: World) -> None:
+        app = lawful.connect("app:x")
+        assert isinstance(app.refused(StopKernel(), key="k"), DeniedError)
+        assert not lawful.gate._records
+
+    def test_it_is_forgotten_after_a_day(self, world: World, agent: App) -> None:
+        agent.call(PutFile(path="x", data=b"1"), key="k")
+        world.host.advance(IDEMPOTENCY_S)
+        assert agent.call(PutFile(path="x", data=b"1"), key="k").version == 1
+        world.host.advance(1.0)
+        assert agent.call(PutFile(path="x", data=b"1"), key="k").version == 2
+
+    def test_the_records_are_bounded(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 3)
+        for number in range(10):
+            agent.call(PutFile(path="x", data=b""), key=str(number))
+        assert len(world.gate._records) == 3
+        assert agent.call(PutFile(path="x", data=b""), key="9").version == 10
+
+    def test_a_duplicate_waits_for_the_first(self, world: World, agent: App) -> None:
+        tool_agent = world.connect("app:tools").spawn()
+        serving = tool_agent.send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
+        first, second = (agent.send(tool.CallTool(tool="t/f"), key="k") for _ in range(2))
+        assert len(serving.events) == 1
+        assert first.open
+        assert second.open
+        tool_agent.call(tool.AnswerTool(invocation=serving.events[0].invocation, result="42"))
+        assert first.result() == second.result()
+        assert in_flight(world)[0] == 1
+        assert agent.send(tool.CallTool(tool="t/f"), key="k").result() == first.result()
+
+    def test_a_waiting_duplicate_fails_with_the_first(self, world: World, agent: App) -> None:
+        tool_agent = world.connect("app:tools").spawn()
+        serving = tool_agent.send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
+        first, second = (agent.send(tool.CallTool(tool="t/f"), key="k") for _ in range(2))
+        tool_agent.call(tool.AnswerTool(invocation=serving.events[0].invocation, error="broken"))
+        assert first.error().code == second.error().code == "tool"
+        agent.send(tool.CallTool(tool="t/f"), key="k")
+        assert len(serving.events) == 2, "the key is free again"
+
+    def test_a_waiting_duplicate_can_be_cancelled_alone(self, world: World, agent: App) -> None:
+        tool_agent = world.connect("app:tools").spawn()
+        serving = tool_agent.send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
+        first, second = (agent.send(tool.CallTool(tool="t/f"), key="k") for _ in range(2))
+        agent.call(Cancel(id=second.id))
+        assert isinstance(second.error(), CancelledError)
+        tool_agent.call(tool.AnswerTool(invocation=serving.events[0].invocation, result="42"))
+        assert first.result().result == "42"
+        assert isinstance(second.error(), CancelledError)
+
+    @defect(reason="when its client is gone the first call fails as cancelled, and so does the one that was made again")
+    def test_a_call_made_again_from_a_new_connection_is_told_to_try_again(self, world: World, agent: App) -> None:
+        world.connect("app:tools").spawn().send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
+        agent.send(tool.CallTool(tool="t/f"), key="k")
+        again = world.connect("app:shop").agent(agent.pid).send(tool.CallTool(tool="t/f"), key="k")
+        world.gate.drop(agent.client)
+        assert isinstance(again.error(), KernelRestartedError)
+        assert again.error().retry
+
+    @defect(reason="the empty key is a key, and every failing call without one takes its record away")
+    def test_the_empty_key(self, agent: App) -> None:
+        versions = [agent.call(PutFile(path="x", data=b"1"), key="").version for _ in range(2)]
+        agent.refused(GetFile(path="nowhere"))
+        versions.append(agent.call(PutFile(path="x", data=b"1"), key="").version)
+        assert versions in ([1, 1, 1], [1, 2, 3]), "it is a key, or it is none"
+
+    @defect(reason="a record in use is dropped like any other, and who waits for it waits for ever")
+    def test_a_record_that_is_waited_for_is_kept(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 2)
+        tool_agent = world.connect("app:tools").spawn()
+        serving = tool_agent.send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
+        first, second = (agent.send(tool.CallTool(tool="t/f"), key="k") for _ in range(2))
+        for number in range(5):
+            agent.call(PutFile(path="x", data=b""), key=str(number))
+        tool_agent.call(tool.AnswerTool(invocation=serving.events[0].invocation, result="42"))
+        assert first.result().result == "42"
+        assert not second.open
+
+    @defect(reason="10,000 keys of one app drop the records of all the others")
+    def test_one_principal_cannot_drop_the_records_of_another(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 20)
+        agent.call(PutFile(path="x", data=b"1"), key="k")
+        flood = world.connect("app:flood").spawn()
+        for number in range(50):
+            flood.call(PutFile(path="y", data=b""), key=str(number))
+        assert agent.call(PutFile(path="x", data=b"1"), key="k").version == 1
+
+
+# --- clients that do not read, and clients that are gone ---------------------------------------------------------------------------
+
+
+class TestCutOff:
+    def test_who_does_not_read_loses_his_calls_and_is_told(self, world: World, agent: App) -> None:
+        calls = [waiting(agent) for _ in range(3)]
+        full = {agent.client}
+        world.host.deliver = lambda client: Delivery.FULL if client in full else Delivery.SENT
+        agent.send(Ping())
+        assert agent.client.cut_off
+        assert in_flight(world) == (0, 0, 0)
+        assert not world.system.mail.readers
+        world.host.advance(CUT_OFF_RETRY_S * 3)
+        assert agent.client.cut_off
+        full.clear()
+        world.host.advance(CUT_OFF_RETRY_S * 1.1)
+        assert not agent.client.cut_off
+        notices = [answer for answer in world.answers(agent.client) if answer.kind == Kind.CUT_OFF]
+        assert [decode_error(notice.body).code for notice in notices] == [CutOffError.code]
+        assert all(not call.answers for call in calls), "the notice ends them all"
+        agent.call(Ping())
+
+    def test_others_are_served_meanwhile(self, world: World, agent: App) -> None:
+        world.host.deliver = lambda client: Delivery.FULL if client is agent.client else Delivery.SENT
+        agent.send(Ping())
+        world.connect("app:other").call(Ping())
+
+    def test_calls_made_while_cut_off_end_with_the_notice(self, world: World, agent: App) -> None:
+        world.host.deliver = lambda _: Delivery.FULL
+        agent.send(Ping())
+        lost = agent.send(Ping())
+        world.host.deliver = lambda _: Delivery.SENT
+        world.host.advance(1.0)
+        assert not lost.answers
+        assert world.answers(agent.client)[-1].kind == Kind.CUT_OFF
+
+    def test_who_goes_without_reading_is_forgotten(self, world: World, agent: App) -> None:
+        world.host.deliver = lambda _: Delivery.FULL
+        agent.send(Ping())
+        world.host.deliver = lambda _: Delivery.GONE
+        world.host.advance(10.0)
+        assert not world.host.timers
+
+
+class TestGone:
+    def test_its_calls_end(self, world: World, agent: App) -> None:
+        waiting(agent)
+        waiting(agent, timeout_ms=60_000)
+        world.host.deliver = lambda _: Delivery.GONE
+        agent.send(Ping())
+        assert in_flight(world) == (0, 0, 0)
+        assert not world.system.mail.readers
+
+    def test_the_calls_of_other_connections_go_on(self, world: World, agent: App) -> None:
+        twin = world.connect("app:shop").agent(agent.pid)
+        call = waiting(twin)
+        waiting(agent)
+        world.host.deliver = lambda client: Delivery.GONE if client is agent.client else Delivery.SENT
+        agent.send(Ping())
+        assert call.open
+
+    @defect(reason="each refusal to a client that is gone drops it again, one level deeper: 200 calls end the kernel")
+    @pytest.mark.parametrize("how", ["program", "send"])
+    def test_with_a_thousand_calls_in_flight(self, world: World, agent: App, how: str) -> None:
+        for _ in range(1_000):
+            waiting(agent)
+        world.host.deliver = lambda client: Delivery.GONE if client is agent.client else Delivery.SENT
+        if how == "program":
+            world.gate.drop(agent.client)
+        else:
+            agent.send(Ping())
+        assert in_flight(world) == (0, 0, 0)
+        world.connect("app:other").call(Ping())
+
+    def test_when_its_program_ends_its_agents_end(self, world: World, agent: App) -> None:
+        world.system.program_died(agent.client.os_pid)
+        assert world.system.processes.rows[agent.pid].reason == "its program has ended"
+        assert world.system.processes.living_of["app:shop"] == 0
+
+
+# --- defects of the kernel ---------------------------------------------------------------------------------------------------------
+
+
+class TestInternalErrors:
+    def test_a_broken_handler_answers_with_the_story_and_the_kernel_goes_on(self, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setitem(HANDLERS, GetStatus, broken)
+        error = agent.refused(GetStatus())
+        assert isinstance(error, InternalError)
+        assert "a defect" in error.message
+        assert "spawned as agent by app:shop" in error.details["story"]
+        agent.call(Ping())
+
+    def test_a_handler_that_returns_what_cannot_be_encoded(self, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(HANDLERS, GetStatus, lambda *_: object())
+        sent = app.send(GetStatus())
+        assert isinstance(sent.error(), InternalError)
+        app.call(Ping())
+
+    def test_a_broken_law_lets_nobody_in(self, world: World, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError("no law")
+
+        monkeypatch.setattr(world.system.policy, "_ask", broken)
+        world.system.policy.cache.clear()
+        assert isinstance(app.refused(ListProcesses()), InternalError)
+        monkeypatch.undo()
+        app.call(ListProcesses())
+
+    @defect(reason="an error on a thread is raised in the loop, which has nobody to catch it")
+    def test_an_error_of_a_thread_is_an_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tiny_model(tmp_path / "store", "tiny")
+        world = make_world(tmp_path, store=tmp_path / "store")
+        agent = world.connect("app:shop").spawn()
+        tokenizer = world.system.registry.entries["tiny"].tokenizer
+
+        def broken(*_: object) -> list[int]:
+            raise OverflowError("of the tokenizer")
+
+        monkeypatch.setattr(tokenizer, "encode", broken)
+        sent = agent.send(CountTokens(model="tiny", text="x"))
+        world.host.work()
+        assert "of the tokenizer" in sent.error().message
+
+
+# --- control and draining ----------------------------------------------------------------------------------------------------------
+
+
+class TestControl:
+    def test_the_control_socket_takes_control_calls_alone(self, world: World) -> None:
+        control = world.connect("admin:root", control=True)
+        control.call(Ping())
+        control.call(GetStatus())
+        control.call(ListProcesses())
+        for call in (Spawn(name="x"), model.ListModels(), Wait(pid=1), policy.GetPolicy(), store.ListFiles()):
+            error = control.refused(call)
+            assert isinstance(error, BadRequestError)
+            assert "control" in error.message
+
+    def test_the_control_calls_are_these(self) -> None:
+        assert {entry.name for entry in TABLE if entry.control} == {
+            "process.list", "process.exit", "process.signal", "process.kill", "system.ping", "system.status", "system.cancel", "system.stop",
+        }  # fmt: skip
+
+    def test_the_work_socket_takes_them_too(self, app: App) -> None:
+        app.call(Ping())
+
+
+class TestDraining:
+    def test_stopping_ends_all_calls_and_then_the_loop(self, world: World, agent: App) -> None:
+        call = waiting(agent)
+        stop = world.connect("admin:root").send(StopKernel())
+        assert isinstance(call.error(), StoppingError)
+        stop.result()
+        world.host.advance(0.0)
+        assert world.host.stopped
+
+    def test_draining_waits_for_what_computes(self, thinking: World) -> None:
+        agent = thinking.connect("app:shop").spawn()
+        turn = agent.send(Generate(model="tiny", messages=[Message("user", "hi")], max_tokens=2))
+        thinking.loaded("tiny")
+        call = waiting(agent)
+        thinking.connect("admin:root").call(StopKernel(drain=True))
+        thinking.host.advance(1.0)
+        assert isinstance(call.error(), StoppingError)
+        assert not thinking.host.stopped
+        thinking.step((thinking.begun().seq, [65, 66], "length"))
+        assert turn.result().finish == "length"
+        assert thinking.host.stopped
+
+    def test_meanwhile_only_control_calls_are_taken(self, thinking: World) -> None:
+        agent = thinking.connect("app:shop").spawn()
+        turn = agent.send(Generate(model="tiny", messages=[Message("user", "hi")]))
+        thinking.connect("admin:root").call(StopKernel(drain=True))
+        error = agent.refused(Spawn(name="x"))
+        assert isinstance(error, StoppingError)
+        assert error.retry_after
+        agent.call(Ping())
+        assert agent.call(GetStatus()).state == "draining"
+        agent.call(Cancel(id=turn.id))
+        assert thinking.host.stopped
+
+
+def test_calls_and_refusals_are_counted(world: World, agent: App) -> None:
+    before = world.system.calls
+    agent.call(Ping())
+    agent.refused(GetFile(path="nowhere"))
+    status = agent.call(GetStatus())
+    assert status.calls == before + 3
+    assert status.refused == 1
+    assert world.system.processes.rows[agent.pid].calls == 3
+
+
