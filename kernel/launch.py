@@ -11,6 +11,7 @@ import msgspec
 from kernos.syscalls.keys import make_key
 
 from .config import Config
+from .devices.server import Boot
 
 if TYPE_CHECKING:
     from .system import System
@@ -27,16 +28,16 @@ def launch_device(system: "System", server: str, endpoint: str, kernel_public: s
     """Start a device server with a key of its own, which lasts as long as it does."""
     key = make_key(f"device:{server}")
     system.identities.add(key.principal, key.public)
-    boot = {
-        "device": _device(system.config, server),
-        "endpoint": endpoint,
-        "kernel_public": kernel_public,
-        "public": key.public,
-        "secret": key.secret,
-        "threads": _threads(system.config, server),
-        "nice": system.config.nice,
-        "parent": os.getpid(),
-    }
+    boot = Boot(
+        device=_device(system.config, server),
+        endpoint=endpoint,
+        kernel_public=kernel_public,
+        public=key.public,
+        secret=key.secret,
+        threads=_threads(system.config, server),
+        nice=system.config.nice,
+        parent=os.getpid(),
+    )
     with (system.where.logs / f"device-{server}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "kernos.kernel.devices.server"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True

@@ -33,7 +33,7 @@ class PlainScreen:
 
     def write(self, customer: str, piece: str) -> None:
         """The next piece of the answer."""
-        print(f"{customer} <- {piece}", flush=True)
+        print(f"{customer} <- {piece.rstrip()}", flush=True)
 
     def finish(self, answered: Answered) -> None:
         """Nothing more to say."""

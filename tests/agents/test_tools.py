@@ -56,7 +56,7 @@ def test_a_function_that_cannot_be_a_tool_is_refused() -> None:
     def silent(a: int) -> int:
         return a
 
-    def loose(a) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def loose(a) -> int:  # type: ignore[no-untyped-def]
         """No type."""
         return int(a)
 
@@ -70,9 +70,12 @@ def test_a_function_that_cannot_be_a_tool_is_refused() -> None:
 
 
 async def _with_tools(fake: FakeKernel, use: Any) -> Any:
-    async with Agent.spawn(fake, "toolbox") as host, Toolbox(host.kernel, [add, who, fail]):
-        async with Agent.spawn(fake, "caller", user="user:ana", tools=[add, "test/fail"]) as agent:
-            return await use(agent)
+    async with (
+        Agent.spawn(fake, "toolbox") as host,
+        Toolbox(host.kernel, [add, who, fail]),
+        Agent.spawn(fake, "caller", user="user:ana", tools=[add, "test/fail"]) as agent,
+    ):
+        return await use(agent)
 
 
 def test_calls_go_through_the_kernel() -> None:
@@ -114,9 +117,8 @@ def test_a_tool_that_nobody_serves_is_told() -> None:
 def test_a_refused_tool_fails_the_toolbox() -> None:
     async def body() -> None:
         fake = FakeKernel()
-        async with Agent.spawn(fake, "toolbox") as host, Toolbox(host.kernel, [add]):
-            async with Toolbox(host.kernel, [who, add]):
-                pass
+        async with Agent.spawn(fake, "toolbox") as host, Toolbox(host.kernel, [add]), Toolbox(host.kernel, [who, add]):
+            pass
 
     with pytest.raises(ConflictError):
         asyncio.run(body())

@@ -33,7 +33,7 @@ Sender = tuple[zmq.Socket[bytes], bytes]
 class StandIn:
     """A kernel for one test; `seen` holds the headers and calls that came in."""
 
-    def __init__(self, where: Places, allowed: set[str]) -> None:
+    def __init__(self, where: Places, allowed: set[str], pair: tuple[bytes, bytes]) -> None:
         self.where = where
         self.allowed = allowed
         self.seen: list[tuple[RequestHeader, Call[Any]]] = []
@@ -45,9 +45,9 @@ class StandIn:
         self._stop.bind("inproc://stop")
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
-        public, self._secret = zmq.curve_keypair()
+        self.pair = pair
         self._routers = [self._bind(name) for name in ("calls", "control")]
-        self._write_connection(public.decode())
+        self._write_connection(pair[0].decode())
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> Self:
@@ -62,7 +62,7 @@ class StandIn:
     def _bind(self, name: str) -> zmq.Socket[bytes]:
         router = self._context.socket(zmq.ROUTER)
         router.setsockopt(zmq.CURVE_SERVER, 1)
-        router.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
+        router.setsockopt(zmq.CURVE_SECRETKEY, self.pair[1])
         router.setsockopt_string(zmq.ZAP_DOMAIN, "kernos")
         router.bind(self.where.socket(name))
         return router
@@ -140,10 +140,10 @@ def send(sender: Sender, id_: int, kind: int, answer: Any) -> None:
 
 
 @contextmanager
-def standing_in(where: Places, *keys: Key) -> Iterator[StandIn]:
-    """A stand-in that knows these keys."""
+def standing_in(where: Places, *keys: Key, pair: tuple[bytes, bytes] | None = None) -> Iterator[StandIn]:
+    """A stand-in that knows these keys; with the key pair of one before, it is the same kernel started again."""
     where.runtime.mkdir(parents=True, exist_ok=True)
-    kernel = StandIn(where, {key.public for key in keys}).start()
+    kernel = StandIn(where, {key.public for key in keys}, pair or zmq.curve_keypair()).start()
     try:
         yield kernel
     finally:

@@ -6,13 +6,13 @@ from time import monotonic
 
 import pytest
 
-from kernos.syscalls import AsyncKernel, requests, transport
+from kernos.syscalls import AsyncKernel, Key, aio, requests, transport
 from kernos.syscalls.errors import CancelledError, CutOffError, DeadlineError, KernelRestartedError, UnreachableError
 from kernos.syscalls.keys import make_key
 from kernos.syscalls.model import Chunk, Generate, ListModels, Message
 from kernos.syscalls.policy import GetPolicy
 from kernos.syscalls.system import Cancel, Ping, Pong
-from tests.syscalls.standin import StandIn
+from tests.syscalls.standin import StandIn, standing_in
 
 HELLO = Generate(model="m", messages=[Message("user", "hello")])
 FOREVER = Generate(model="m", messages=[Message("user", "forever")])
@@ -142,6 +142,39 @@ def test_a_lost_connection_ends_every_call(standin: StandIn) -> None:
             await waiting
         with pytest.raises(KernelRestartedError):
             await anext(stream)
+
+    run(standin, body)
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the connection is looked at only when no answers come")
+def test_a_restart_amid_traffic_ends_what_was_in_flight(standin: StandIn, key: Key) -> None:
+    async def body(kernel: AsyncKernel) -> None:
+        stream = kernel.stream(FOREVER)
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        standin.die()
+        with standing_in(standin.where, key, pair=standin.pair):
+            for _ in range(20):
+                await kernel.call(Ping())
+            assert waiting.done()
+            with pytest.raises(KernelRestartedError):
+                await waiting
+
+    run(standin, body)
+
+
+@pytest.mark.xfail(strict=True, raises=DeadlineError, reason="a call without a deadline would wait for ever")
+def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "HANDSHAKE_S", 0.2, raising=False)
+
+    async def body(kernel: AsyncKernel) -> None:
+        waiting = asyncio.create_task(kernel.call(GetPolicy(), timeout=2))
+        await asyncio.to_thread(standin.idle.wait)
+        standin.die()
+        with pytest.raises(KernelRestartedError):
+            await waiting
+        with pytest.raises(UnreachableError):
+            await kernel.call(GetPolicy(), timeout=2)
 
     run(standin, body)
 

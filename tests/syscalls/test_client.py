@@ -147,6 +147,29 @@ def test_a_lost_connection_ends_every_stream(standin: StandIn) -> None:
                 next(stream)
 
 
+@pytest.mark.xfail(strict=True, raises=KernelRestartedError, reason="the loss is noticed later, and ends a call made after it")
+def test_a_restart_while_idle_ends_no_later_call(standin: StandIn, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LOOK_MS", 20)
+    with Kernel(where=standin.where) as kernel:
+        kernel.call(Ping())
+        standin.die()
+        assert kernel._link.work.dealer.monitor.poll(5_000)
+        with standing_in(standin.where, key, pair=standin.pair):
+            assert kernel.call(Ping(payload=b"after")) == Pong(b"after")
+
+
+@pytest.mark.xfail(strict=True, raises=DeadlineError, reason="a call without a deadline would wait for ever")
+def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_LOOK_MS", 20)
+    monkeypatch.setattr(transport, "HANDSHAKE_S", 0.2)
+    with Kernel(where=standin.where) as kernel:
+        standin.die()
+        with pytest.raises(KernelRestartedError):
+            kernel.call(GetPolicy(), timeout=2)
+        with pytest.raises(UnreachableError):
+            kernel.call(GetPolicy(), timeout=2)
+
+
 def test_a_refused_key_is_known_at_once(standin: StandIn) -> None:
     started = monotonic()
     with pytest.raises(UnreachableError, match="refused app:stranger"):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from zmq.utils import z85
 
-from kernos.syscalls import Key, Places
+from kernos.syscalls import Key, Places, keys
 from kernos.syscalls.errors import UnreachableError
 from kernos.syscalls.keys import key_file, make_key, own_key, read_key, write_key
 
@@ -16,6 +16,7 @@ from kernos.syscalls.keys import key_file, make_key, own_key, read_key, write_ke
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERNOS_KEY", raising=False)
     monkeypatch.delenv("KERNOS_KEY_FD", raising=False)
+    monkeypatch.setattr(keys, "_passed", [], raising=False)
 
 
 def passed(key: Key, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from kernos.kernel import system as system_module
+from kernos.kernel.devices.messages import Stop
 from kernos.kernel.handlers import process as handler
 from kernos.kernel.host import Delivery
 from kernos.syscalls.errors import (
@@ -165,7 +166,7 @@ class TestKill:
         thinking.loaded("tiny")
         app.call(Kill(pid=agent.pid))
         assert isinstance(turn.error(), AgentKilledError)
-        assert thinking.commands(type(thinking.host.commands[-1][1]))[-1].seq == thinking.begun().seq  # type: ignore[union-attr]
+        assert thinking.commands(Stop)[-1].seq == thinking.begun().seq
         assert not thinking.system.scheduler.turns
         assert not thinking.system.turns.answers
 
@@ -260,7 +261,6 @@ class TestWait:
             app.call(Exit(pid=agent.pid))
         assert set(rows(app)) == {agent.pid for agent in agents[-3:]}
 
-    @defect(reason="a waiter who is gone takes his other calls out of the list that is being gone through")
     def test_a_waiter_who_is_gone_keeps_nobody_waiting(self, world: World, app: App) -> None:
         agent = app.spawn()
         gone = world.connect("app:shop")
