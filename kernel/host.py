@@ -40,6 +40,7 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Let it not happen."""
+        ...
 
 
 class Host(Protocol):
@@ -48,25 +49,33 @@ class Host(Protocol):
     @property
     def now(self) -> float:
         """Seconds on a clock that only goes forward; the same for all that happens in one turn of the loop."""
+        ...
 
     @property
     def clients(self) -> int:
         """Connections."""
+        ...
 
     def send(self, client: Client, frames: list[bytes]) -> Delivery:
         """Send to a client, without waiting."""
+        ...
 
     def command(self, server: str, command: AnyCommand) -> None:
         """Send to a device server, without waiting; to one that is not up this does nothing."""
+        ...
 
     def start_device(self, server: str) -> int:
         """Start a device server; its process id."""
+        ...
 
     def at(self, when: float, act: Callable[[], None]) -> Timer:
         """Do something when the clock has reached `when`."""
+        ...
 
     def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
         """Do slow work on a thread, then hand its result (or error) back in the loop."""
+        ...
 
     def stop(self) -> None:
         """Leave the loop."""
+        ...

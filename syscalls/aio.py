@@ -69,7 +69,7 @@ class _AsyncLine:
 
     async def _read(self) -> None:
         while True:
-            if not await self.socket.poll(_LOOK_S * 1_000):
+            if not await self.socket.poll(int(_LOOK_S * 1_000)):
                 if self.dealer.lost():
                     self._end_all(lost_answer())
                 continue

@@ -124,6 +124,6 @@ def _on_terminal() -> bool:
 
 
 def _told(app: str, code: int, verdict: Verdict) -> str:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"crashed with exit code {code}"
+    how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"crashed with exit code {code}"
     then = f"starting it again in {verdict.delay_s:g} s." if verdict.restart else f"giving it up: {verdict.reason}"
     return f"app:{app} {how}; {then}"

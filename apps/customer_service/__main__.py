@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
+
 from kernos.agents import Agent
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.errors import KernosError
@@ -15,7 +17,7 @@ from .handover import waiting_cases
 from .knowledge import SHIPPED, Entry
 from .lines import InputError, read_lines
 from .screens import JsonScreen, LiveScreen, PlainScreen, explain
-from .script import DEMO, Question, run_script
+from .script import DEMO, CustomerName, Question, run_script
 from .service import Desk
 
 
@@ -34,7 +36,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("customer_service", description="Customer service of a shop, over Kernos.")
-    parser.add_argument("--customer", metavar="NAME", default=os.environ.get("USER") or "guest", help="who chats (default: you)")
+    parser.add_argument(
+        "--customer", metavar="NAME", type=_name, default=os.environ.get("USER") or "guest", help="who chats (default: you)"
+    )
     parser.add_argument("--knowledge", metavar="FILE", type=Path, default=SHIPPED, help="entries of your own, one JSON document per line")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--script", metavar="FILE", type=Path, help='play a file of lines {"customer": …, "text": …}, all customers at once')
@@ -42,6 +46,13 @@ def _arguments() -> argparse.Namespace:
     mode.add_argument("--humans", action="store_true", help="print and take the hand-overs that wait for your staff")
     parser.add_argument("--json", action="store_true", help="with a script: print each answer as a line of JSON")
     return parser.parse_args()
+
+
+def _name(text: str) -> str:
+    try:
+        return msgspec.convert(text, CustomerName)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a customer. Use letters, digits and _ . @ -") from None
 
 
 async def _run(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ async def chat(desk: Desk, name: str) -> None:
         console.print(f"Good day, {name}! Ask about orders, delivery, returns, … (Ctrl-D ends)", style="dim")
         async for question in _typed_lines(console, f"{name}> "):
             async for piece in customer.ask(question):
-                console.print(piece, end="", style="cyan")
+                console.print(piece, end="", style="cyan", soft_wrap=True)
                 sys.stdout.flush()
             console.print()
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 _SHARE: Final = 0.75
-"""Share of the longer words that a sentence adds to the question which must come from the facts."""
+"""Share of the longer words that a sentence adds to the question which must come from one fact."""
 
 _WORD: Final = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 _END: Final = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
@@ -41,19 +41,17 @@ async def sentences(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         yield open_text.strip()
 
 
-def is_supported(sentence: str, question: str, facts: list[Fact]) -> bool:
-    """Whether a sentence is finished and what it adds to the question comes from the facts, as far as its words tell."""
-    known = _words(" ".join(fact.text for fact in facts))
-    said = _words(sentence)
+def source_of(sentence: str, question: str, facts: list[Fact]) -> Fact | None:
+    """The fact that supports a sentence by itself; a sentence that it takes two facts to support is most often a mixture of them."""
+    return next((fact for fact in facts if _supports(fact, sentence, question)), None)
+
+
+def _supports(fact: Fact, sentence: str, question: str) -> bool:
+    # As far as words tell: what a finished sentence adds to the question must come from the fact, numbers and negations without exception.
+    known, said = _words(fact.text), _words(sentence)
     exact = {word for word in said if word[0].isdigit() or word in _NEGATIONS}
     added = {word for word in said - _words(question) if len(word) > 3}
     return sentence.endswith((".", "!")) and exact <= known and bool(added) and len(added & known) >= _SHARE * len(added)
-
-
-def sources(said: list[str], question: str, facts: list[Fact]) -> list[str]:
-    """The names of the facts that support one of the sentences by themselves; of all facts, if it takes them together."""
-    single = [fact.name for fact in facts if any(is_supported(sentence, question, [fact]) for sentence in said)]
-    return single or [fact.name for fact in facts]
 
 
 def _words(text: str) -> set[str]:

@@ -19,7 +19,7 @@ from kernos.agents import Agent, Conversation, Toolbox
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Message
 
-from .grounding import Fact, is_supported, prompt_for, sentences, sources
+from .grounding import Fact, prompt_for, sentences, source_of
 from .handover import HandOver, hand_over, wants_human
 from .knowledge import Entry, Knowledge
 from .orders import NUMBER, order_status
@@ -76,17 +76,17 @@ class Customer:
         return [Fact(entry.id, entry.answer) for entry in await self._knowledge.search(self._agent, question)]
 
     async def _answer(self, question: str, facts: list[Fact]) -> AsyncIterator[str]:
-        said: list[str] = []
+        said: dict[str, Fact] = {}
+        # Without history: measured, this model answers more from the text when earlier answers do not stand before it.
         draft = self._conversation.draft(prompt_for(question, facts), history=0, max_tokens=_MAX_TOKENS)
         async for sentence in sentences(draft):
-            if sentence not in said and is_supported(sentence, question, facts):
-                said.append(sentence)
+            if sentence not in said and (fact := source_of(sentence, question, facts)):
+                said[sentence] = fact
                 yield f"{sentence} "
         if not said:  # nothing that the model wrote can be shown: the shop's own words are never wrong
-            facts = facts[:1]
-            said.append(facts[0].text)
+            said[facts[0].text] = facts[0]
             yield f"{facts[0].text} "
-        names = sources(said, question, facts)
+        names = list(dict.fromkeys(fact.name for fact in said.values()))
         yield f"[{', '.join(names)}]"
         answer, model = " ".join(said), self._conversation.answer
         await self._conversation.keep(question, answer)

@@ -64,7 +64,8 @@ def test_a_function_that_cannot_be_a_tool_is_refused() -> None:
         """Any number."""
         return sum(a)
 
-    for function, reason in ((silent, "no docstring"), (loose, "no type"), (many, "by name")):
+    unfit: list[tuple[Any, str]] = [(silent, "no docstring"), (loose, "no type"), (many, "by name")]
+    for function, reason in unfit:
         with pytest.raises(TypeError, match=reason):
             tool(function)
 

@@ -9,7 +9,7 @@ import pytest
 
 from kernos.agents import Agent, ToolCall
 from kernos.agents.testing import FakeKernel
-from kernos.apps.customer_service.grounding import Fact, is_supported, sentences
+from kernos.apps.customer_service.grounding import Fact, sentences, source_of
 from kernos.apps.customer_service.handover import HandOver, waiting_cases, wants_human
 from kernos.apps.customer_service.knowledge import SHIPPED, Entry
 from kernos.apps.customer_service.lines import InputError, read_lines
@@ -149,7 +149,13 @@ def test_a_sentence_comes_when_it_is_complete() -> None:
 )
 def test_support(sentence: str, supported: bool) -> None:
     facts = [Fact("delivery-02", "Standard delivery costs 4.90 euros.")]
-    assert is_supported(sentence, "What does delivery cost?", facts) is supported
+    assert (source_of(sentence, "What does delivery cost?", facts) is not None) is supported
+
+
+def test_a_mixture_of_two_facts_is_not_supported() -> None:
+    facts = [Fact("a", "Stores are open from Monday to Saturday."), Fact("b", "Staff answer questions by telephone on Fridays.")]
+    assert source_of("Staff answer questions from Monday to Saturday.", "Who is there?", facts) is None
+    assert source_of("Staff answer questions on Fridays.", "Who is there?", facts) == facts[1]
 
 
 def play(fake: FakeKernel, make_screen: Callable[[], PlainScreen], questions: list[Question]) -> bool:

@@ -28,7 +28,6 @@ from kernos.syscalls.errors import (
     NotFoundError,
     NotYoursError,
     StoppingError,
-    UnknownCallError,
 )
 from kernos.syscalls.message import Receive
 from kernos.syscalls.model import CountTokens, Generate, Message
@@ -68,6 +67,11 @@ def last_error(app: App) -> tuple[int, str]:
     assert answer.kind == Kind.ERROR
     return answer.id, decode_error(answer.body).code
 
+
+values = st.none() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from([entry.name for entry in TABLE])
+bodies = st.recursive(
+    values, lambda inner: st.dictionaries(st.sampled_from(["call", "pid", "model", "tool", "to", "name", "path"]), inner, max_size=5)
+)
 
 # --- decoding ----------------------------------------------------------------------------------------------------------------------
 
@@ -123,8 +127,7 @@ class TestDecoding:
         app.world.host.sent.clear()
 
     @examples(150)
-    @given(body=st.recursive(st.none() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from([entry.name for entry in TABLE]),
-                             lambda inner: st.dictionaries(st.sampled_from(["call", "pid", "model", "tool", "to", "name", "path"]), inner)))  # fmt: skip
+    @given(body=bodies)
     def test_any_body_gets_an_answer(self, body: object, tmp_path_factory: pytest.TempPathFactory) -> None:
         app = shared_world(tmp_path_factory).connect("app:fuzz")
         app.frames([encode(RequestHeader(5)), msgspec.msgpack.encode(body)])
@@ -157,7 +160,13 @@ class TestIdentity:
         assert "Spawn one" in error.message
 
     def test_calls_of_agents_are_those_marked(self, app: App) -> None:
-        assert {entry.name for entry in TABLE if entry.agent} >= {"model.generate", "store.get", "message.send", "tool.call", "context.read"}
+        assert {entry.name for entry in TABLE if entry.agent} >= {
+            "model.generate",
+            "store.get",
+            "message.send",
+            "tool.call",
+            "context.read",
+        }
 
     def test_an_agent_that_never_was(self, app: App) -> None:
         assert isinstance(app.agent(999).refused(Ping()), NotYoursError)
@@ -722,8 +731,15 @@ class TestControl:
 
     def test_the_control_calls_are_these(self) -> None:
         assert {entry.name for entry in TABLE if entry.control} == {
-            "process.list", "process.exit", "process.signal", "process.kill", "system.ping", "system.status", "system.cancel", "system.stop",
-        }  # fmt: skip
+            "process.list",
+            "process.exit",
+            "process.signal",
+            "process.kill",
+            "system.ping",
+            "system.status",
+            "system.cancel",
+            "system.stop",
+        }
 
     def test_the_work_socket_takes_them_too(self, app: App) -> None:
         app.call(Ping())
@@ -772,5 +788,3 @@ def test_calls_and_refusals_are_counted(world: World, agent: App) -> None:
     assert status.calls == before + 3
     assert status.refused == 1
     assert world.system.processes.rows[agent.pid].calls == 3
-
-

@@ -264,7 +264,12 @@ class TestWait:
     def test_a_waiter_who_is_gone_keeps_nobody_waiting(self, world: World, app: App) -> None:
         agent = app.spawn()
         gone = world.connect("app:shop")
-        calls = [gone.send(Wait(pid=agent.pid)), gone.send(Wait(pid=agent.pid)), app.send(Wait(pid=agent.pid)), app.send(Wait(pid=agent.pid))]
+        calls = [
+            gone.send(Wait(pid=agent.pid)),
+            gone.send(Wait(pid=agent.pid)),
+            app.send(Wait(pid=agent.pid)),
+            app.send(Wait(pid=agent.pid)),
+        ]
         world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
         app.call(Exit(pid=agent.pid))
         assert [call.open for call in calls[2:]] == [False, False]

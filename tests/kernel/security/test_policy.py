@@ -187,7 +187,12 @@ class TestCache:
     def test_separators_cannot_be_confused(self, tmp_path: Path) -> None:
         policy = load_policy(make_policy(tmp_path, "p, app:a, store/x, read, allow\n"))
         assert policy.allows("app:a", "store/x", "read")
-        for question in [("app:a,store/x", "", "read"), ("app:a", "store/x,read", ""), ("app:a", "store/x", "read "), ("app:a\0", "store/x", "read")]:
+        for question in [
+            ("app:a,store/x", "", "read"),
+            ("app:a", "store/x,read", ""),
+            ("app:a", "store/x", "read "),
+            ("app:a\0", "store/x", "read"),
+        ]:
             assert not policy.allows(*question)
 
 

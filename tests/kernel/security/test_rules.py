@@ -156,7 +156,9 @@ class TestWhatIsTaken:
     def test_spaces_comments_empty_lines_and_windows_ends(self, tmp_path: Path) -> None:
         make_policy(tmp_path, f"  # indented\r\n\r\n  p ,app:shop,  model/*,generate ,allow  \r\n{GOOD}")
         rules = read_rules(tmp_path).rules
-        assert [(rule.subject, rule.object, rule.action, rule.effect) for rule in rules] == [("app:shop", "model/*", "generate", "allow")] * 2
+        assert [(rule.subject, rule.object, rule.action, rule.effect) for rule in rules] == [
+            ("app:shop", "model/*", "generate", "allow")
+        ] * 2
         assert rules[0].place == "50-test.csv:3"
         assert str(rules[0]) == "p, app:shop, model/*, generate, allow (50-test.csv:3)"
 
