@@ -295,7 +295,7 @@ class Gate:
     def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> None:
         if client.cut_off:
             return
-        delivery = self.system.host.send(client, [encode(ReplyHeader(id_, kind)), body])
+        delivery = self.system.host.send(client, (encode(ReplyHeader(id_, kind)), body))
         if delivery is Delivery.FULL:
             self._cut_off(client)
         elif delivery is Delivery.GONE:
@@ -310,7 +310,7 @@ class Gate:
 
     def _tell_cut_off(self, client: Client) -> None:
         error = CutOffError("This client did not read its answers; its calls in flight were ended. Read answers as they come.")
-        delivery = self.system.host.send(client, [encode(ReplyHeader(0, Kind.CUT_OFF)), encode(error.body())])
+        delivery = self.system.host.send(client, (encode(ReplyHeader(0, Kind.CUT_OFF)), encode(error.body())))
         if delivery is Delivery.FULL:
             self.system.host.at(self.system.host.now + CUT_OFF_RETRY_S, lambda: self._tell_cut_off(client))
         else:

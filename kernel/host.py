@@ -56,7 +56,7 @@ class Host(Protocol):
         """Connections."""
         ...
 
-    def send(self, client: Client, frames: list[bytes]) -> Delivery:
+    def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
         """Send to a client, without waiting."""
         ...
 

@@ -39,6 +39,8 @@ _LINGER_MS = 500
 _REPORT_BYTES = 64 << 20
 """Largest report of a device server: the vectors of a batch."""
 
+_MORE = zmq.SNDMORE | zmq.NOBLOCK
+
 _TERMINATE_S = 5.0
 """Time for a device server to leave when asked to, before it is killed."""
 
@@ -123,11 +125,16 @@ class Loop:
 
     def _drain(self, inlet: _Inlet) -> None:
         """Take what waits at a socket, at most `DRAIN` messages; then the others have their turn."""
-        for _ in range(DRAIN):
-            if not int(inlet.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                self._touched.discard(inlet.socket)
+        try:
+            for _ in range(DRAIN):
+                inlet.take(inlet.socket)
+                if not int(inlet.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    break  # asking is cheaper than the exception of a vain attempt
+            else:
                 return
-            inlet.take(inlet.socket)
+        except zmq.Again:
+            pass  # woken for something else than a message
+        self._touched.discard(inlet.socket)
 
     def stop(self) -> None:
         """Leave the loop after this turn; safe in a signal handler."""
@@ -150,11 +157,11 @@ class Loop:
     # --- messages in --------------------------------------------------------------------------------------------------------------
 
     def _handshake(self, socket: "zmq.Socket[bytes]") -> None:
-        address, empty, *frames = socket.recv_multipart()
+        address, empty, *frames = socket.recv_multipart(zmq.NOBLOCK)
         socket.send_multipart([address, empty, *answer_zap(frames, self.system.identities)])
 
     def _client_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = part = socket.recv(copy=False)
+        first = part = socket.recv(zmq.NOBLOCK, copy=False)
         frames: list[bytes] = []
         while part.more:
             part = socket.recv(copy=False)
@@ -174,7 +181,7 @@ class Loop:
         return client
 
     def _device_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = socket.recv(copy=False)
+        first = socket.recv(zmq.NOBLOCK, copy=False)
         body = socket.recv_multipart()[-1]
         name = str(first.get("User-Id")).removeprefix("device:")
         if name not in self._devices:
@@ -200,12 +207,14 @@ class Loop:
         """Connections."""
         return len(self._clients)
 
-    def send(self, client: Client, frames: list[bytes]) -> Delivery:
+    def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
         """Send to a client, without waiting."""
         socket = self._control if client.control else self._work
         self._touched.add(socket)
         try:
-            socket.send_multipart([client.address, *frames], zmq.NOBLOCK)
+            socket.send(client.address, _MORE)
+            socket.send(frames[0], _MORE)
+            socket.send(frames[1], zmq.NOBLOCK)
         except zmq.Again:
             return Delivery.FULL
         except zmq.ZMQError as error:

@@ -43,14 +43,14 @@ class _Line:
     def send(self, request: Request) -> None:
         self.dealer.check_thread()
         self.boxes[request.id] = deque()
-        self.dealer.socket.send_multipart(request.frames)
+        self.dealer.send(request.frames)
 
     def next(self, request: Request, until: float | None) -> Answer:
         """The next answer to a request, waiting at most until `monotonic` reads `until`."""
         box = self.boxes[request.id]
         while not box:
             try:
-                self._sort(read_answer(self.dealer.socket.recv_multipart()))
+                self._sort(read_answer(self.dealer.receive()))
             except zmq.Again:
                 self._look(request, until)
         answer = box.popleft()

@@ -1,6 +1,7 @@
 """What the blocking and the async client share: numbering calls, writing their frames, reading their answers. No sockets."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     row: Row
-    frames: list[bytes]
+    frames: tuple[bytes, bytes]
     patience_s: float | None
     """After which the client gives up by itself."""
 
@@ -59,7 +60,7 @@ def make_request(call: Call[Any], id_: int, pid: int, stream: bool, timeout: flo
     return Request(id_, row, encode_request(header, call), None if timeout is None else timeout + GRACE_S)
 
 
-def read_answer(frames: list[bytes]) -> Answer:
+def read_answer(frames: Sequence[bytes]) -> Answer:
     """A message of the kernel."""
     header = decode_reply_header(frames[0])
     return Answer(header.id, header.kind, frames[1])

@@ -46,6 +46,15 @@ class Dealer:
             self.close()
             raise
 
+    def send(self, frames: tuple[bytes, bytes]) -> None:
+        """Send a message."""
+        self.socket.send(frames[0], zmq.SNDMORE)
+        self.socket.send(frames[1])
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """The next message; `zmq.Again` after the socket's timeout."""
+        return self.socket.recv(), self.socket.recv()
+
     def lost(self) -> bool:
         """Whether the connection broke since this was last asked (libzmq connects again by itself)."""
         broken = False

@@ -69,9 +69,9 @@ decode_reply_header = _reply_header.decode
 decode_error = _error_body.decode
 
 
-def encode_request(header: RequestHeader, call: Call[Any]) -> list[bytes]:
+def encode_request(header: RequestHeader, call: Call[Any]) -> tuple[bytes, bytes]:
     """The frames of a request."""
-    return [encode(header), encode(call)]
+    return encode(header), encode(call)
 
 
 def decode_request_header(frame: bytes) -> RequestHeader:
