@@ -7,6 +7,7 @@ handler can be reached but through here, and only here is the policy asked.
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -77,7 +78,7 @@ class Gate:
 
     # --- in -----------------------------------------------------------------------------------------------------------------------
 
-    def receive(self, client: Client, frames: list[bytes]) -> None:
+    def receive(self, client: Client, frames: Sequence[bytes]) -> None:
         """Take in the frames of one message."""
         id_ = 0
         try:
@@ -351,7 +352,7 @@ class Gate:
                     self._send(other.client, other.id, Kind.REPLY, body)
 
 
-def _check_size(frames: list[bytes]) -> None:
+def _check_size(frames: Sequence[bytes]) -> None:
     if len(frames) != MAX_FRAMES:
         raise BadRequestError(f"A message has {MAX_FRAMES} frames, header and body; this one has {len(frames)}. See docs/wire.md.")
     if len(frames[0]) + len(frames[1]) > MAX_MESSAGE_BYTES:

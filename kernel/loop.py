@@ -33,13 +33,16 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Plain numbers: `|` and `&` on pyzmq's flag enums, as `send_multipart` does per frame, cost more than the sending.
+_IN = int(zmq.POLLIN)
+_NOW = int(zmq.NOBLOCK)
+_NOW_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
 _LINGER_MS = 500
 """Time for last replies to leave when the kernel stops."""
 
 _REPORT_BYTES = 64 << 20
 """Largest report of a device server: the vectors of a batch."""
-
-_MORE = zmq.SNDMORE | zmq.NOBLOCK
 
 _TERMINATE_S = 5.0
 """Time for a device server to leave when asked to, before it is killed."""
@@ -128,7 +131,7 @@ class Loop:
         try:
             for _ in range(DRAIN):
                 inlet.take(inlet.socket)
-                if not int(inlet.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                if not int(inlet.socket.get(zmq.EVENTS)) & _IN:
                     break  # asking is cheaper than the exception of a vain attempt
             else:
                 return
@@ -157,11 +160,11 @@ class Loop:
     # --- messages in --------------------------------------------------------------------------------------------------------------
 
     def _handshake(self, socket: "zmq.Socket[bytes]") -> None:
-        address, empty, *frames = socket.recv_multipart(zmq.NOBLOCK)
+        address, empty, *frames = socket.recv_multipart(_NOW)
         socket.send_multipart([address, empty, *answer_zap(frames, self.system.identities)])
 
     def _client_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = part = socket.recv(zmq.NOBLOCK, copy=False)
+        first = part = socket.recv(_NOW, copy=False)
         frames: list[bytes] = []
         while part.more:
             part = socket.recv(copy=False)
@@ -181,7 +184,7 @@ class Loop:
         return client
 
     def _device_message(self, socket: "zmq.Socket[bytes]") -> None:
-        first = socket.recv(zmq.NOBLOCK, copy=False)
+        first = socket.recv(_NOW, copy=False)
         body = socket.recv_multipart()[-1]
         name = str(first.get("User-Id")).removeprefix("device:")
         if name not in self._devices:
@@ -212,9 +215,9 @@ class Loop:
         socket = self._control if client.control else self._work
         self._touched.add(socket)
         try:
-            socket.send(client.address, _MORE)
-            socket.send(frames[0], _MORE)
-            socket.send(frames[1], zmq.NOBLOCK)
+            socket.send(client.address, _NOW_MORE)
+            socket.send(frames[0], _NOW_MORE)
+            socket.send(frames[1], _NOW)
         except zmq.Again:
             return Delivery.FULL
         except zmq.ZMQError as error:

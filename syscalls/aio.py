@@ -19,16 +19,13 @@ from .errors import DeadlineError, KernosError
 from .keys import Key, own_key
 from .places import Places, places, read_connection
 from .process import Exit, Priority, Spawn
-from .requests import Answer, Numbers, Request, event_of, is_last, lost_answer, make_request, outcome, read_answer
+from .requests import Answer, Numbers, Request, event_of, gone_answer, is_last, lost_answer, make_request, outcome, read_answer
 from .system import Cancel
-from .transport import Dealer
+from .transport import HANDSHAKE_S, Dealer
 from .wire import Kind
 
 R = TypeVar("R")
 E = TypeVar("E")
-
-_LOOK_S = 0.5
-"""How often it is looked whether the connection still stands."""
 
 
 class _AsyncLine:
@@ -38,7 +35,8 @@ class _AsyncLine:
         self.dealer = Dealer(endpoint, server_key, key)
         self.socket = zmq.asyncio.Socket.shadow(self.dealer.socket.underlying)
         self.boxes: dict[int, asyncio.Queue[Answer]] = {}
-        self.reader = asyncio.create_task(self._read())
+        self.monitor = zmq.asyncio.Socket.shadow(self.dealer.monitor.underlying)
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
 
     async def send(self, request: Request) -> None:
         self.boxes[request.id] = asyncio.Queue()
@@ -58,26 +56,40 @@ class _AsyncLine:
             self.forget(request)
         return answer
 
+    async def last(self, request: Request) -> Answer:
+        """The last answer to a request; others are left out."""
+        while not is_last(answer := await self.next(request)):
+            pass
+        return answer
+
     def forget(self, request: Request) -> None:
         self.boxes.pop(request.id, None)
 
     async def close(self) -> None:
-        self.reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.reader
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.dealer.close()
 
     async def _read(self) -> None:
         while True:
-            if not await self.socket.poll(int(_LOOK_S * 1_000)):
-                if self.dealer.lost():
-                    self._end_all(lost_answer())
-                continue
             answer = read_answer(await self.socket.recv_multipart())
             if answer.kind == Kind.CUT_OFF:
                 self._end_all(answer)
             elif (box := self.boxes.get(answer.id)) is not None:
                 box.put_nowait(answer)
+
+    async def _watch(self) -> None:
+        # Events, not looks now and then: answers of a kernel that came back at once would hide that calls were lost with the one before.
+        while True:
+            try:
+                async with asyncio.timeout(None if self.dealer.down_since is None else HANDSHAKE_S):
+                    broken = self.dealer.note(await self.monitor.recv_multipart())
+            except TimeoutError:
+                self._end_all(gone_answer())
+            else:
+                if broken:
+                    self._end_all(lost_answer())
 
     def _end_all(self, answer: Answer) -> None:
         for box in self.boxes.values():
@@ -117,7 +129,7 @@ class AsyncKernel:
         request = make_request(call, self._link.numbers.take(), self.pid, False, timeout, key)
         await line.send(request)
         try:
-            return cast(R, outcome(request.row, await line.next(request)))
+            return cast(R, outcome(request.row, await line.last(request)))
         except asyncio.CancelledError:
             line.forget(request)
             await self._cancel_quietly(request.id)

@@ -16,11 +16,11 @@ from typing import Generic, Self, TypeVar, cast
 import zmq
 
 from .call import Call, StreamingCall
-from .errors import DeadlineError
+from .errors import CancelledError, DeadlineError
 from .keys import Key, own_key
 from .places import Connection, Places, places, read_connection
 from .process import Exit, Priority, Spawn
-from .requests import Answer, Numbers, Request, event_of, is_last, lost_answer, make_request, outcome, read_answer
+from .requests import Answer, Numbers, Request, event_of, gone_answer, is_last, lost_answer, make_request, outcome, read_answer
 from .system import Cancel
 from .transport import Dealer
 from .wire import Kind
@@ -42,12 +42,17 @@ class _Line:
 
     def send(self, request: Request) -> None:
         self.dealer.check_thread()
+        # Asked before, so that a connection that broke while nobody waited does not end this call.
+        if self.dealer.lost():
+            self._end_all(lost_answer())
         self.boxes[request.id] = deque()
         self.dealer.send(request.frames)
 
     def next(self, request: Request, until: float | None) -> Answer:
         """The next answer to a request, waiting at most until `monotonic` reads `until`."""
-        box = self.boxes[request.id]
+        box = self.boxes.get(request.id)
+        if box is None:
+            raise CancelledError(f"This {request.row.name} has been given up.")
         while not box:
             try:
                 self._sort(read_answer(self.dealer.receive()))
@@ -61,6 +66,12 @@ class _Line:
     def forget(self, request: Request) -> None:
         self.boxes.pop(request.id, None)
 
+    def last(self, request: Request, until: float | None) -> Answer:
+        """The last answer to a request; others are left out."""
+        while not is_last(answer := self.next(request, until)):
+            pass
+        return answer
+
     def _sort(self, answer: Answer) -> None:
         if answer.kind == Kind.CUT_OFF:
             self._end_all(answer)
@@ -69,14 +80,16 @@ class _Line:
 
     def _look(self, request: Request, until: float | None) -> None:
         if self.dealer.lost():
-            self._end_all()
+            self._end_all(lost_answer())
+        elif self.dealer.gone():
+            self._end_all(gone_answer())
         elif until is not None and monotonic() > until:
             self.forget(request)
             raise DeadlineError(f"The kernel gave no answer to {request.row.name} in time; it may be stopped. See `kernos status`.")
 
-    def _end_all(self, answer: Answer | None = None) -> None:
+    def _end_all(self, answer: Answer) -> None:
         for box in self.boxes.values():
-            box.append(answer or lost_answer())
+            box.append(answer)
 
 
 class _Link:
@@ -121,10 +134,10 @@ class Kernel:
         """
         line = self._link.control if urgent else self._link.work
         request = make_request(call, self._link.numbers.take(), self.pid, False, timeout, key)
-        line.send(request)
         until = None if request.patience_s is None else monotonic() + request.patience_s
         try:
-            return cast(R, outcome(request.row, line.next(request, until)))
+            line.send(request)
+            return cast(R, outcome(request.row, line.last(request, until)))
         except KeyboardInterrupt:
             line.forget(request)
             self.cancel(request.id)

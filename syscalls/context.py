@@ -50,7 +50,7 @@ class ReadContext(Call[ContextPart], tag="context.read", frozen=True):
     """Messages in order."""
 
     context: Id
-    start: Annotated[int, Meta(ge=0)] = 0
+    start: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
     limit: Annotated[int, Meta(ge=1, le=1_024)] = 100
 
 

@@ -58,11 +58,17 @@ def read_key(path: Path) -> Key:
         raise UnreachableError(f"The key file {path} cannot be read: {error}") from None
 
 
+_passed: list[Key] = []
+"""The key that `kernos run` passed: its descriptor can be read once, but a process may connect many times."""
+
+
 def own_key(where: Places) -> Key:
     """The key of this process: from the file descriptor that `kernos run` passes, from `KERNOS_KEY`, else the administrator's."""
     if descriptor := os.environ.pop("KERNOS_KEY_FD", None):
         with os.fdopen(int(descriptor), "rb") as file:
-            return msgspec.json.decode(file.read(), type=Key)
+            _passed.append(msgspec.json.decode(file.read(), type=Key))
+    if _passed:
+        return _passed[-1]
     if path := os.environ.get("KERNOS_KEY"):
         return read_key(Path(path))
     found = sorted(where.keys.glob("admin-*.key"))

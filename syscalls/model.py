@@ -39,7 +39,7 @@ class Chunk(msgspec.Struct, frozen=True):
 class Generation(msgspec.Struct, frozen=True):
     """A whole answer."""
 
-    text: Text
+    text: Annotated[str, Meta(max_length=4 << 20)]
     finish: Literal["stop", "length"]
     """`stop`: the model ended, a stop text came up or the schema is complete; `length`: `max_tokens` or the window ended it."""
     usage: Usage

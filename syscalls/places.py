@@ -83,6 +83,8 @@ def places(home: Path | None = None) -> Places:
 def read_connection(where: Places) -> Connection:
     """How to reach the kernel; `UnreachableError` if none is running here."""
     try:
+        if where.connection.stat().st_uid != os.getuid():
+            raise UnreachableError(f"{where.connection} was written by another user and is not trusted. Remove it, or set KERNOS_HOME.")
         connection = msgspec.json.decode(where.connection.read_bytes(), type=Connection)
     except FileNotFoundError:
         raise UnreachableError(f"No kernel is running (no {where.connection}). Start one with `kernos serve`.") from None

@@ -115,4 +115,5 @@ class ReportCrash(Call[Verdict], tag="process.report_crash", frozen=True):
     """Tell the kernel that a launched app died with `code`; it judges by restart intensity."""
 
     app: Name
-    code: int
+    code: Annotated[int, Meta(ge=-255, le=255)]
+    """Its exit code; negative: the signal that ended it."""

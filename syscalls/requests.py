@@ -7,12 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from .call import Call
-from .errors import KernelRestartedError, UnknownCallError, raised
+from .errors import KernelRestartedError, UnknownCallError, UnreachableError, raised
 from .table import ROWS, Cost, Row
 from .wire import Kind, RequestHeader, decode_error, decode_reply_header, encode, encode_request
 
 LIGHT_TIMEOUT_S: Final = 30.0
 """Deadline of calls that are answered at once, if the caller names none. Calls that wait or compute have none unless asked for."""
+
+_LAST: Final = frozenset({int(Kind.REPLY), int(Kind.ERROR), int(Kind.CUT_OFF)})
 
 GRACE_S: Final = 2.0
 """The kernel keeps deadlines and says so; the client gives up by itself only this much later."""
@@ -72,6 +74,12 @@ def lost_answer() -> Answer:
     return Answer(0, Kind.ERROR, encode(error.body()))
 
 
+def gone_answer() -> Answer:
+    """What a call gets that no kernel will answer."""
+    error = UnreachableError("The connection to the kernel broke, and no kernel takes it up again. Is it running? Try `kernos status`.")
+    return Answer(0, Kind.ERROR, encode(error.body()))
+
+
 def outcome(row: Row, answer: Answer) -> Any:
     """The reply in the last answer of a call, or its error raised."""
     if answer.kind == Kind.REPLY:
@@ -86,4 +94,4 @@ def event_of(row: Row, answer: Answer) -> Any | None:
 
 def is_last(answer: Answer) -> bool:
     """Whether an answer is the last word on its call."""
-    return answer.kind in (Kind.REPLY, Kind.ERROR, Kind.CUT_OFF)
+    return answer.kind in _LAST

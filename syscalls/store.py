@@ -37,7 +37,7 @@ class PutFile(Call[File], tag="store.put", frozen=True):
 
     path: Path
     data: Annotated[bytes, Meta(max_length=512 << 10)]
-    expect: Annotated[int, Meta(ge=0)] | None = None
+    expect: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
 
 
 class GetFile(Call[FileData], tag="store.get", frozen=True):

@@ -5,6 +5,7 @@ waits for the handshake, and a lost connection is looked for whenever an answer 
 """
 
 import threading
+from time import monotonic
 from typing import Final
 
 import zmq
@@ -15,6 +16,10 @@ from .keys import Key
 
 HANDSHAKE_S: Final = 5.0
 """How long a kernel may take to accept a connection; it takes about 2 ms when idle."""
+
+# Plain numbers: `|` and `&` on pyzmq's flag enums, as `send_multipart` does per frame, cost more than the sending.
+_IN: Final = int(zmq.POLLIN)
+_MORE: Final = int(zmq.SNDMORE)
 
 _REFUSED: Final[dict[int, str]] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, or of another installation)",
@@ -28,6 +33,7 @@ class Dealer:
 
     def __init__(self, endpoint: str, server_key: str, key: Key) -> None:
         """Connect and wait for the handshake; `UnreachableError` says why there is none."""
+        self.down_since: float | None = None
         self.owner = threading.get_ident()
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 200)  # ms; time for a last message to leave when the process ends
@@ -47,20 +53,33 @@ class Dealer:
             raise
 
     def send(self, frames: tuple[bytes, bytes]) -> None:
-        """Send a message."""
-        self.socket.send(frames[0], zmq.SNDMORE)
+        """Send the two frames of a message."""
+        self.socket.send(frames[0], _MORE)
         self.socket.send(frames[1])
 
     def receive(self) -> tuple[bytes, bytes]:
-        """The next message; `zmq.Again` after the socket's timeout."""
+        """The two frames of the next message; `zmq.Again` if none comes in time."""
         return self.socket.recv(), self.socket.recv()
 
     def lost(self) -> bool:
         """Whether the connection broke since this was last asked (libzmq connects again by itself)."""
         broken = False
-        while self.monitor.poll(0):
-            broken |= parse_monitor_message(self.monitor.recv_multipart())["event"] == zmq.EVENT_DISCONNECTED
+        while int(self.monitor.get(zmq.EVENTS)) & _IN:
+            broken |= self.note(self.monitor.recv_multipart())
         return broken
+
+    def note(self, event: list[bytes]) -> bool:
+        """Take in what the monitor says; whether it says that the connection broke."""
+        kind = parse_monitor_message(event)["event"]
+        if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.down_since = None
+        elif self.down_since is None:
+            self.down_since = monotonic()
+        return bool(kind == zmq.EVENT_DISCONNECTED)
+
+    def gone(self) -> bool:
+        """Whether the connection has been down for so long that no kernel is likely to take it up again."""
+        return self.down_since is not None and monotonic() - self.down_since > HANDSHAKE_S
 
     def close(self) -> None:
         """Close the socket and its monitor."""

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from kernos.kernel.boot import install_policies, make_folders
 from kernos.kernel.config import Config
 from kernos.kernel.devices import messages
-from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Load
-from kernos.kernel.devices.modelstore import MANIFEST, Kind, Manifest
+from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Kind, Load
+from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
 from kernos.kernel.security.identity import Identities
@@ -401,5 +401,6 @@ def byte_token(value: int) -> int:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     # As GPT-2 writes bytes: printable ones as themselves, the others from U+0100 on.
     symbol = chr(value) if value in printable else chr(0x100 + sum(1 for other in range(value) if other not in printable))
-    found: int = _tiny().token_to_id(symbol)
+    found = _tiny().token_to_id(symbol)
+    assert found is not None
     return found

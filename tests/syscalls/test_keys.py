@@ -106,7 +106,6 @@ def test_a_key_that_was_passed_comes_first_and_is_not_passed_on(where: Places, k
     assert "KERNOS_KEY_FD" not in os.environ
 
 
-@pytest.mark.xfail(strict=True, reason="the descriptor is read once: the second connection is the administrator's")
 def test_a_key_that_was_passed_serves_every_connection(where: Places, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     other = make_key("app:a")
     passed(other, monkeypatch)

@@ -215,7 +215,7 @@ class TestSignals:
         agent = app.spawn()
         app.call(Exit(pid=agent.pid))
         for signal in ("stop", "continue", "interrupt", "terminate"):
-            assert isinstance(app.refused(SendSignal(pid=agent.pid, signal=signal)), NotFoundError)  # type: ignore[arg-type]
+            assert isinstance(app.refused(SendSignal(pid=agent.pid, signal=signal)), NotFoundError)
 
     def test_a_stopped_agent_can_exit(self, world: World, app: App) -> None:
         agent = app.spawn()
