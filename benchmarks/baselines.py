@@ -19,7 +19,7 @@ Caller = Callable[[], object]
 """Makes one call and returns when it is answered."""
 
 
-def null_request() -> list[bytes]:
+def null_request() -> tuple[bytes, bytes]:
     """The frames of the null call."""
     return make_request(Ping(), 1 << 61, 0, False, None, None).frames
 

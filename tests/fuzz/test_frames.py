@@ -128,7 +128,21 @@ class Mutator:
         return [self._random.randbytes(self._random.randrange(200)) for _ in range(self._random.randrange(1, 4))]
 
     def _header(self) -> list[bytes]:
-        values = (-1, 0, 1 << 63, (1 << 64) - 1, None, True, 1.5, "x" * 100, b"x", [], {"a": [1]}, "\ud7ff", float("nan"))
+        values: tuple[object, ...] = (
+            -1,
+            0,
+            1 << 63,
+            (1 << 64) - 1,
+            None,
+            True,
+            1.5,
+            "x" * 100,
+            b"x",
+            [],
+            {"a": [1]},
+            "\ud7ff",
+            float("nan"),
+        )
         header = [self._random.choice(values) for _ in range(self._random.randrange(12))]
         return [encode(header), self._sound()[1]]
 

@@ -10,7 +10,7 @@ import functools
 import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -76,7 +76,7 @@ class FakeHost:
     def __init__(self) -> None:
         self.now = START
         self.clients = 0
-        self.sent: list[tuple[Client, list[bytes]]] = []
+        self.sent: list[tuple[Client, tuple[bytes, bytes]]] = []
         self.deliver: Callable[[Client], Delivery] = lambda _: Delivery.SENT
         self.commands: list[tuple[str, AnyCommand]] = []
         self.started: list[str] = []
@@ -86,7 +86,7 @@ class FakeHost:
         self.offloaded: list[Callable[[], None]] = []
         self._counter = itertools.count()
 
-    def send(self, client: Client, frames: list[bytes]) -> Delivery:
+    def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
         delivery = self.deliver(client)
         if delivery is Delivery.SENT:
             self.sent.append((client, frames))
@@ -230,7 +230,7 @@ class App:
         self.frames(encode_request(header, call))
         return Sent(self, header.id, call, before)
 
-    def frames(self, frames: list[bytes]) -> None:
+    def frames(self, frames: Sequence[bytes]) -> None:
         """Send anything."""
         self.world.gate.receive(self.client, frames)
         self.world.system.scheduler.check()

@@ -41,7 +41,8 @@ def agent(thinking: World) -> App:
 
 
 def ask(agent: App, stream: bool = True, **options: Any) -> tuple[Sent, Begin]:
-    sent = agent.send(Generate(model="tiny", **({"messages": ASK} | options)), stream=stream)
+    fields: dict[str, Any] = {"messages": ASK, **options}
+    sent = agent.send(Generate(model="tiny", **fields), stream=stream)
     return sent, agent.world.begun()
 
 

@@ -130,7 +130,12 @@ def test_a_silent_kernel_is_given_up(standin: StandIn, monkeypatch: pytest.Monke
 
 def test_a_lost_connection_ends_the_call(standin: StandIn) -> None:
     with Kernel(where=standin.where) as kernel, ThreadPoolExecutor() as pool:
-        dying = pool.submit(lambda: standin.idle.wait() and standin.die())
+
+        def die() -> None:
+            standin.idle.wait()
+            standin.die()
+
+        dying = pool.submit(die)
         with pytest.raises(KernelRestartedError):
             kernel.call(GetPolicy())
         dying.result()

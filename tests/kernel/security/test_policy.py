@@ -1,5 +1,6 @@
 """Decisions against an oracle written by hand, patterns by trying them all, and the shipped policies question by question."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,8 +21,8 @@ MODEL = Path(__file__).parents[3] / "policies" / "model.conf"
 # --- patterns ----------------------------------------------------------------------------------------------------------------------
 
 
-def naive(have: list[str], want: list[str]) -> bool:
-    if want == ["**"]:
+def naive(have: Sequence[str], want: Sequence[str]) -> bool:
+    if list(want) == ["**"]:
         return True
     if not have or not want:
         return not have and not want
