@@ -25,7 +25,7 @@ def make_folders(where: Places) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise BootError(f"{folder} belongs to another user. Set KERNOS_HOME to a folder of your own.")
-    where.runtime.chmod(0o700)
+        folder.chmod(0o700)  # they may have been there before
 
 
 def lock_state(where: Places) -> IO[str]:
@@ -34,6 +34,7 @@ def lock_state(where: Places) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        lock.close()
         raise BootError(f"A kernel is running on {where.state} already. See `kernos status`, or end it with `kernos stop`.") from None
     return lock
 
@@ -45,9 +46,8 @@ def kernel_key(where: Places) -> Key:
 
 def enroll_administrator(where: Places, identities: Identities) -> Key:
     """The key of whoever boots the kernel first: an administrator."""
-    login = re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
-    key = _key(where, f"admin:{login}")
-    if not identities.knows(key.principal):
+    key = _key(where, f"admin:{_login()}")
+    if identities.principal(key.public) != key.principal:  # new, or its file was lost and made again
         identities.add(key.principal, key.public)
         identities.keep(key.principal, key.public)
     return key
@@ -67,6 +67,13 @@ def install_policies(where: Places, administrator: str) -> Path:
         (part / "policy.d" / "90-local.csv").write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n", "utf-8")
         part.rename(folder)
     return folder
+
+
+def _login() -> str:
+    try:
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
+    except (KeyError, OSError):  # a container whose uid has no name
+        return f"uid{os.getuid()}"
 
 
 def _key(where: Places, principal: str) -> Key:

@@ -43,7 +43,13 @@ class Embeds:
     def _tokenized(self, ticket: Ticket, entry: Entry, inputs: list[list[int]] | Exception) -> None:
         if isinstance(inputs, Exception):
             ticket.fail(DeviceError(f"{entry.name} could not tokenize these texts: {inputs}."))
-        elif ticket.open:
+            return
+        try:
+            entry = self.system.registry.need(entry.name, "encoder")  # it may have failed meanwhile
+        except KernosError as error:
+            ticket.fail(error)
+            return
+        if ticket.open:
             self._last += 1
             batch = self.batches[self._last] = Batch(self._last, ticket, entry.name, inputs)
             ticket.on_end = lambda: self.batches.pop(batch.id, None)
@@ -72,7 +78,7 @@ class Embeds:
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
         for batch in [batch for batch in self.batches.values() if batch.model == model]:
-            del self.batches[batch.id]
+            self.batches.pop(batch.id, None)
             batch.ticket.fail(error)
 
     def _send(self, batch: Batch) -> None:

@@ -24,6 +24,7 @@ from kernos.syscalls.errors import (
     DeadlineError,
     DeniedError,
     InternalError,
+    KernelRestartedError,
     KernosError,
     LimitError,
     NotYoursError,
@@ -73,13 +74,15 @@ class Gate:
         self.by_principal: dict[str, int] = {}
         self._decoder = request_decoder()
         self._tag = msgspec.msgpack.Decoder(_Tag)
-        self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
+        self._records: dict[str, OrderedDict[str, _Record]] = {}
         system.gate = self
 
     # --- in -----------------------------------------------------------------------------------------------------------------------
 
     def receive(self, client: Client, frames: Sequence[bytes]) -> None:
-        """Take in the frames of one message."""
+        """Take in the frames of one message. What a client sends while it is cut off is not carried out: it could not be told."""
+        if client.cut_off:
+            return
         id_ = 0
         try:
             _check_size(frames)
@@ -122,7 +125,8 @@ class Gate:
         self._authorise(client, process, row, call)
         self._charge(client, header, process, row)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
-        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, header.key if row.mutates else None)
+        key = (header.key or None) if row.mutates else None
+        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, key)
         if ticket.key is None or self._first(ticket, body):
             self._dispatch(ticket, call)
 
@@ -180,6 +184,8 @@ class Gate:
         return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
 
     def _charge(self, client: Client, header: RequestHeader, process: Process | None, row: Row) -> None:
+        if (client.principal, header.id) in self.in_flight:
+            raise ConflictError(f"A call with the id {header.id} is in flight already. Number calls one by one.")
         if row.cost is not Cost.LIGHT:
             if len(self.in_flight) >= CALLS_IN_FLIGHT:
                 raise BusyError(f"The kernel has {CALLS_IN_FLIGHT} calls in flight. Try again in a second.", retry_after=1.0)
@@ -187,8 +193,6 @@ class Gate:
                 raise LimitError(
                     f"{client.principal} has {CALLS_IN_FLIGHT_PER_PRINCIPAL} calls in flight. Wait for some to end.", retry_after=1.0
                 )
-            if (client.principal, header.id) in self.in_flight:
-                raise ConflictError(f"A call with the id {header.id} is in flight already. Number calls one by one.")
         self.system.calls += 1
         if process is not None:
             process.calls += 1
@@ -241,10 +245,6 @@ class Gate:
         for ticket in [ticket for ticket in self.in_flight.values() if ticket.process is process]:
             self.end(ticket, error)
 
-    def waits(self, process: Process) -> bool:
-        """Whether an agent has a call in flight."""
-        return any(ticket.process is process for ticket in self.in_flight.values())
-
     def cancel(self, principal: str, id_: int) -> None:
         """End one call of a principal, if it is in flight."""
         ticket = self.in_flight.get((principal, id_))
@@ -257,28 +257,29 @@ class Gate:
             self.end(ticket, error)
 
     def drop(self, client: Client) -> None:
-        """A connection is gone: nobody waits for its calls any more."""
+        """A connection is gone: nobody waits for its calls any more, but perhaps for the same call made again."""
+        client.cut_off = True  # nothing more is sent to it, not even that its calls have ended
         for ticket in list(client.tickets.values()):
-            self.end(ticket, CancelledError("The client is gone."))
+            self.end(ticket, KernelRestartedError("The connection by which this call was first made is gone. Make it again."))
 
     # --- out ----------------------------------------------------------------------------------------------------------------------
 
-    def finish(self, ticket: Ticket, value: Any) -> None:
-        """End a call with its reply."""
-        if ticket.open:
-            body = encode(value)
-            self._close(ticket)
-            if ticket.key is not None:
-                self._settle(ticket, ticket.key, body)
-            self._send(ticket.client, ticket.id, Kind.REPLY, body)
+    def finish(self, ticket: Ticket, value: Any) -> bool:
+        """End a call with its reply; whether it could be sent."""
+        if not ticket.open:
+            return False
+        body = encode(value)
+        self._close(ticket)
+        if ticket.key is not None:
+            self._settle(ticket, ticket.key, body)
+        return self._send(ticket.client, ticket.id, Kind.REPLY, body)
 
     def fail(self, ticket: Ticket, error: KernosError) -> None:
         """End a call with an error. Nothing was applied, so its idempotency key is free again."""
         if ticket.open:
             self._close(ticket)
             self._refuse(ticket.client, ticket.id, error)
-            record = self._records.pop((ticket.principal, ticket.key or ""), None)
-            for other in record.waiting if record else []:
+            for other in self._unrecord(ticket):
                 other.fail(error)
 
     def event(self, ticket: Ticket, value: Any) -> None:
@@ -293,19 +294,19 @@ class Gate:
         ticket.open = False
         self._unpark(ticket)
 
-    def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> None:
+    def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> bool:
         if client.cut_off:
-            return
+            return False
         delivery = self.system.host.send(client, (encode(ReplyHeader(id_, kind)), body))
         if delivery is Delivery.FULL:
             self._cut_off(client)
         elif delivery is Delivery.GONE:
             self.drop(client)
+        return delivery is Delivery.SENT
 
     def _cut_off(self, client: Client) -> None:
         """The client does not read. End its calls, and tell it so when it reads again."""
         log.warning("%s (process %d) does not read its answers and is cut off", client.principal, client.os_pid)
-        client.cut_off = True
         self.drop(client)
         self._tell_cut_off(client)
 
@@ -314,24 +315,27 @@ class Gate:
         delivery = self.system.host.send(client, (encode(ReplyHeader(0, Kind.CUT_OFF)), encode(error.body())))
         if delivery is Delivery.FULL:
             self.system.host.at(self.system.host.now + CUT_OFF_RETRY_S, lambda: self._tell_cut_off(client))
-        else:
+        elif delivery is Delivery.SENT:
             client.cut_off = False
 
     # --- applied once -------------------------------------------------------------------------------------------------------------
 
     def _first(self, ticket: Ticket, body: bytes) -> bool:
         """Whether a call with this key is new; a repeated one gets the outcome of the first."""
-        name = (ticket.principal, ticket.key or "")
+        key = ticket.key or ""
         body = hashlib.sha256(body).digest()
-        record = self._records.get(name)
-        if record is None or self.system.host.now - record.since > IDEMPOTENCY_S:
-            self._records[name] = _Record(body, self.system.host.now)
-            while len(self._records) > IDEMPOTENCY_RECORDS:
-                self._records.popitem(last=False)
+        own = self._records.setdefault(ticket.principal, OrderedDict())
+        record = own.get(key)
+        if record is None or (record.answer is not None and self.system.host.now - record.since > IDEMPOTENCY_S):
+            own.pop(key, None)  # so that the new one stands at the end
+            own[key] = _Record(body, self.system.host.now)
+            if len(own) > IDEMPOTENCY_RECORDS:
+                # Not those of calls in flight: somebody may wait for them, and they are few.
+                del own[next(name for name, kept in own.items() if kept.answer is not None or name == key)]
             return True
         if record.body != body:
             ticket.key = None
-            ticket.fail(ConflictError(f"The key {name[1]} was used for another call. Make a new key for each call."))
+            ticket.fail(ConflictError(f"The key {key} was used for another call. Make a new key for each call."))
         elif record.answer is not None:
             self._close(ticket)
             self._send(ticket.client, ticket.id, Kind.REPLY, record.answer)
@@ -342,7 +346,8 @@ class Gate:
         return False
 
     def _settle(self, ticket: Ticket, key: str, body: bytes) -> None:
-        record = self._records.get((ticket.principal, key))
+        own = self._records.get(ticket.principal)
+        record = own.get(key) if own else None
         if record is not None:
             record.answer = body
             waiting, record.waiting = record.waiting, []
@@ -350,6 +355,14 @@ class Gate:
                 if other.open:
                     self._close(other)
                     self._send(other.client, other.id, Kind.REPLY, body)
+
+    def _unrecord(self, ticket: Ticket) -> list[Ticket]:
+        """Free the key of a call that failed; who waited for its outcome."""
+        own = self._records.get(ticket.principal)
+        record = own.pop(ticket.key, None) if own and ticket.key is not None else None
+        if own is not None and not own:
+            del self._records[ticket.principal]
+        return record.waiting if record else []
 
 
 def _check_size(frames: Sequence[bytes]) -> None:

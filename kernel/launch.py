@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,12 @@ def reap_orphans(state: Path) -> list[int]:
     """Kill device servers that outlived their kernel; their pids."""
     killed = []
     for file in (state / "devices").glob("*.json"):
-        trace = msgspec.json.decode(file.read_bytes(), type=Trace)
-        if start_time(trace.os_pid) == trace.start_time:
-            os.kill(trace.os_pid, 9)
-            killed.append(trace.os_pid)
+        # A trace that was cut by a crash says nothing; device servers also watch their parent.
+        with suppress(msgspec.MsgspecError, ProcessLookupError):
+            trace = msgspec.json.decode(file.read_bytes(), type=Trace)
+            if trace.start_time and start_time(trace.os_pid) == trace.start_time:
+                os.kill(trace.os_pid, 9)
+                killed.append(trace.os_pid)
         file.unlink()
     return killed
 

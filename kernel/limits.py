@@ -33,8 +33,8 @@ CALLS_IN_FLIGHT: Final = 4_096
 CALLS_IN_FLIGHT_PER_PRINCIPAL: Final = 1_024
 """Waiting calls of one principal, so that one app cannot take them all."""
 
-IDEMPOTENCY_RECORDS: Final = 10_000
-"""Outcomes of calls with an idempotency key; the oldest go first. A record is kept at most `IDEMPOTENCY_S`."""
+IDEMPOTENCY_RECORDS: Final = 1_000
+"""Outcomes of one principal's calls with an idempotency key; the oldest go first. A record is kept at most `IDEMPOTENCY_S`."""
 
 IDEMPOTENCY_S: Final = 24 * 3_600.0
 """Seconds an outcome is remembered: a client that retries does so within a day."""

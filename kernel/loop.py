@@ -25,7 +25,7 @@ from .gate import Gate
 from .host import Client, Delivery
 from .launch import launch_device
 from .limits import BACKLOG, DEVICE_QUEUE, DRAIN, HANDSHAKE_MS, RECEIVE_QUEUE, SEND_QUEUE
-from .reactor import Reactor, Timer
+from .reactor import Reactor, Timer, guarded
 from .security.zap import answer_zap, peer_pid
 from .system import System
 
@@ -196,7 +196,7 @@ class Loop:
         except msgspec.MsgspecError:
             log.exception("the device server %s sent something that is no report", name)
         else:
-            self.system.fleet.report(name, report)
+            guarded(lambda: self.system.fleet.report(name, report))
 
     # --- what the kernel asks of the world (see `Host`) ---------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ A model is `stored` until somebody needs it, then `loading` on the device server
 When a device server dies, its models go back to `loading` and are loaded again as soon as its successor is up.
 """
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,14 @@ from kernos.syscalls.model import Kind, Model
 
 from .core.scheduler import LaneDown, LaneUp
 from .devices.messages import Load, Loaded, LoadFailed, Unload
-from .devices.modelstore import Manifest, ModelStore
+from .devices.modelstore import Manifest, ModelStore, ModelStoreError
 from .text import Tokenizer
 from .tickets import Ticket
 
 if TYPE_CHECKING:
     from .system import System
+
+log = logging.getLogger(__name__)
 
 State = Literal["stored", "loading", "ready", "failed"]
 
@@ -67,8 +70,11 @@ class Registry:
         """Take in what has been pulled, and forget what was removed and is not loaded."""
         names = set(self.store.names())
         for name in names - self.entries.keys():
-            manifest = self.store.manifest(name)
-            self.entries[name] = Entry(manifest, self.store.path(name), manifest.kind)
+            try:
+                manifest = self.store.manifest(name)
+                self.entries[name] = Entry(manifest, self.store.path(name), manifest.kind)
+            except ModelStoreError as error:
+                log.warning("a model is left out: %s", error)
         for name in self.entries.keys() - names:
             if self.entries[name].state in ("stored", "failed"):
                 del self.entries[name]
@@ -98,6 +104,10 @@ class Registry:
                 f"{name} cannot be used: {entry.reason}. See `kernos logs`; `kernos models load {name}` tries again."
             )
         if entry.state == "stored":
+            if self.system.fleet.servers[entry.server].state == "failed":
+                raise ModelUnavailableError(
+                    f"{name} cannot be used: its device server has failed. See `kernos logs`; `kernos models load {name}` tries again."
+                )
             self.load(entry)
         return entry
 
@@ -111,6 +121,10 @@ class Registry:
         """Take a model off its device."""
         if any(turn.lane == entry.name for turn in self.system.scheduler.turns.values()):
             raise ConflictError(f"Turns run on {entry.name}. Wait for them or cancel them.")
+        if any(batch.model == entry.name for batch in self.system.embeds.batches.values()):
+            raise ConflictError(f"Texts are being embedded by {entry.name}. Wait for them or cancel them.")
+        if entry.state == "loading":
+            raise ConflictError(f"{entry.name} is being loaded. Wait until it is ready.")
         if entry.state == "ready":
             self.system.scheduler.handle(LaneDown(entry.name), self.system.host.now)
             self.system.host.command(entry.server, Unload(entry.name))
@@ -134,7 +148,10 @@ class Registry:
 
     def loaded(self, report: Loaded) -> None:
         """A model is ready."""
-        entry = self.entries[report.model]
+        entry = self.entries.get(report.model)
+        if entry is None or entry.state != "loading":
+            log.warning("%s was loaded, and nobody waits for it", report.model)
+            return
         entry.state, entry.window = "ready", report.window
         for ticket in entry.waiting:
             ticket.reply(entry.view())
@@ -146,7 +163,8 @@ class Registry:
 
     def load_failed(self, report: LoadFailed) -> None:
         """A model could not be loaded."""
-        self._fail(self.entries[report.model], report.reason)
+        if report.model in self.entries:
+            self._fail(self.entries[report.model], report.reason)
 
     def _fail(self, entry: Entry, reason: str) -> None:
         entry.state, entry.reason = "failed", reason[:1_000]

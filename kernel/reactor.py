@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import logging
 import os
 import select
 import time
@@ -9,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -51,11 +54,11 @@ class Reactor:
         self.now = time.monotonic()
         for fd, _ in ready:
             if fd in self._acts:  # an act before may have closed it
-                self._acts[fd]()
+                guarded(self._acts[fd])
         while self._timers and self._timers[0][0] <= self.now:
             act = heapq.heappop(self._timers)[2].act
             if act is not None:
-                act()
+                guarded(act)
 
     def wake(self) -> None:
         """End a wait; safe in a thread and in a signal handler."""
@@ -72,6 +75,9 @@ class Reactor:
             fd = os.pidfd_open(os_pid)
         except ProcessLookupError:
             self.at(self.now, act)
+            return
+        except OSError as error:  # no descriptors left: its end will go unnoticed until something is sent to it
+            log.warning("process %d cannot be watched: %s", os_pid, error)
             return
 
         def ended() -> None:
@@ -116,4 +122,12 @@ class Reactor:
     def _take_results(self) -> None:
         os.eventfd_read(self._wake)
         while self._results:
-            self._results.popleft()()
+            guarded(self._results.popleft())
+
+
+def guarded(act: Act) -> None:
+    """Call something whose failure must not end the kernel: it is a defect, and the log has it."""
+    try:
+        act()
+    except Exception:
+        log.exception("a defect; the kernel goes on")

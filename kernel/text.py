@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
-from tokenizers.decoders import DecodeStream
 
 from kernos.syscalls.errors import BadRequestError
 from kernos.syscalls.model import Message
@@ -39,8 +40,8 @@ class Tokenizer:
         """The prompt for a conversation, up to where the assistant's answer begins."""
         turns = [{"role": message.role, "content": message.text} for message in messages]
         try:
-            return str(self._template.render(messages=turns, add_generation_prompt=True, **self._special))
-        except TemplateError as error:
+            return str(self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=True, **self._special))
+        except Exception as error:  # a template is a program of others
             raise BadRequestError(f"The model's chat template cannot take these messages: {error}. Check the order of roles.") from None
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
@@ -58,7 +59,7 @@ class Tokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
@@ -66,20 +67,56 @@ class Tokenizer:
 
 
 class TextStream:
-    """Tokens in, text out, as soon as it is whole characters."""
+    """Tokens in, text out, as soon as it is whole characters.
+
+    What a token means depends on those before it, so the last shown ones are decoded together with the new ones and their text is taken
+    off the front. Not the `DecodeStream` of tokenizers: it has no end, and raises where later bytes take back what was shown.
+    """
 
     def __init__(self, rust: RustTokenizer) -> None:
         self._rust = rust
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._shown = 0
+        """How many of `_ids` have been shown."""
 
     def push(self, tokens: list[int]) -> str:
         """The text that these tokens complete."""
-        return "".join(self._stream.step(self._rust, token) or "" for token in tokens)
+        return "".join(self._step(token) for token in tokens)
+
+    def flush(self) -> str:
+        """The text of what was held back, when no more tokens come: an unfinished character shows as U+FFFD."""
+        text = self._new()
+        self._ids, self._shown = [], 0
+        return text
+
+    def _step(self, token: int) -> str:
+        self._ids.append(token)
+        text = self._new()
+        if not text or text.endswith("\ufffd"):
+            return ""
+        self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        return text
+
+    def _new(self) -> str:
+        before = self._rust.decode(self._ids[: self._shown], skip_special_tokens=True)
+        return str(self._rust.decode(self._ids, skip_special_tokens=True))[len(before) :]
 
 
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    # jinja2's own filter escapes HTML, which would change prompts.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's words for training; for a prompt it means nothing."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
+) -> str:
+    # jinja2's own filter escapes HTML, which would change prompts. The arguments are those of transformers.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> None:

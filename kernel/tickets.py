@@ -56,9 +56,9 @@ class Ticket:
         assert self.process is not None, f"{self.row.name} is not marked as needing an agent"  # noqa: S101
         return self.process
 
-    def reply(self, value: Any) -> None:
-        """End the call with its reply."""
-        self._gate.finish(self, value)
+    def reply(self, value: Any) -> bool:
+        """End the call with its reply; whether it could be sent."""
+        return self._gate.finish(self, value)
 
     def fail(self, error: KernosError) -> None:
         """End the call with an error."""

@@ -100,10 +100,12 @@ class Turns:
 
     def _encoded(self, ticket: Ticket, call: Generate, model: Entry, prompt: list[int] | Exception) -> None:
         try:
-            if isinstance(prompt, Exception):
+            if isinstance(prompt, KernosError):
                 raise prompt
-            if ticket.open:
-                self._submit(ticket, call, model, prompt)
+            if isinstance(prompt, Exception):
+                raise DeviceError(f"{model.name} could not tokenize these messages: {prompt!r}.")
+            if ticket.open:  # and the model may have failed meanwhile
+                self._submit(ticket, call, self.system.registry.need(model.name, "decoder"), prompt)
         except KernosError as error:
             ticket.fail(error)
 
@@ -167,6 +169,8 @@ class Turns:
     def _advance(self, answer: Answer, output: Output) -> None:
         if output.tokens:
             answer.add(output.tokens)
+        if answer.id not in self.answers:
+            return  # its client is gone, as sending the text has shown
         if answer.stop.hit:
             self._finish(answer, "stop", scheduler.Withdrawn(answer.id))
         elif output.finish:
@@ -175,7 +179,9 @@ class Turns:
             self._handle(scheduler.Produced(answer.id, len(output.tokens)))
 
     def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:
-        answer.show(answer.stop.flush())
+        answer.show(answer.stop.push(answer.text.flush()) + answer.stop.flush())
+        if answer.id not in self.answers:
+            return
         self._forget(answer, event)
         text = "".join(answer.pieces)
         try:
@@ -221,4 +227,4 @@ class Turns:
         # The scheduler first: its Stop, if any, still needs the sequence.
         self._handle(event)
         self._unseat(answer)
-        del self.answers[answer.id]
+        self.answers.pop(answer.id, None)

@@ -11,7 +11,7 @@ from msgspec import Meta
 from .bounds import Id, Pid, Principal, Text
 from .call import Call
 
-Mailbox = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[0-9]+|queue/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
+Mailbox = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[1-9][0-9]{0,15}|queue/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
 
 
 class Mail(msgspec.Struct, frozen=True):

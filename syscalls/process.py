@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Name, Pid, Principal, ShortText
+from .bounds import Name, Pid, Principal, ShortText, User
 from .call import Call, Done
 
 Priority = Literal["realtime", "interactive", "normal", "batch"]
@@ -68,7 +68,7 @@ class Spawn(Call[Spawned], tag="process.spawn", frozen=True):
     """Make an agent, on behalf of `user` where one is named: its rights are then those of the app and of the user together."""
 
     name: Name
-    user: Principal | None = None
+    user: User | None = None
     priority: Priority = "normal"
 
 

@@ -25,7 +25,7 @@ class Cost(Enum):
     """What a call may take of the machine; the gate charges by it."""
 
     LIGHT = "answered at once"
-    WAITS = "waits for somebody else"
+    WAITS = "waits for somebody else, or for a thread"
     DEVICE = "runs on a device"
 
 
@@ -91,9 +91,9 @@ TABLE: tuple[Row, ...] = (
     row(process.Kill, "process/{whose}:kill", flags="mc"),
     row(process.Launch, "app/{app}:run", flags="m"),
     row(process.ReportCrash, "app/{app}:run", flags="m"),
-    row(model.Generate, "model/{model}:generate", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),
+    row(model.Generate, "model/{model}:generate", "context/{whose}:read", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),
     row(model.Embed, "model/{model}:embed", cost=Cost.DEVICE, flags="a"),
-    row(model.CountTokens, "model/{model}:count"),
+    row(model.CountTokens, "model/{model}:count", cost=Cost.WAITS),
     row(model.ListModels, "model:list"),
     row(model.LoadModel, "model/{model}:load", cost=Cost.WAITS, flags="m"),
     row(model.UnloadModel, "model/{model}:unload", flags="m"),
@@ -114,7 +114,7 @@ TABLE: tuple[Row, ...] = (
     row(tool.ListTools, "tool:list"),
     row(policy.GetPolicy, "policy:read"),
     row(policy.CheckPolicy, "policy:check"),
-    row(policy.Enroll, "principal/{principal}:enroll", flags="m"),
+    row(policy.Enroll, "principal/{principal}:enroll", cost=Cost.WAITS, flags="m"),
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),

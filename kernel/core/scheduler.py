@@ -157,6 +157,7 @@ class Scheduler:
             case Withdrawn(id_):
                 return self._leave(id_, stop=True)
             case LaneUp(name, slots):
+                self._lose(name)
                 self.lanes[name] = Lane(slots)
                 return self._fill(name)
             case LaneDown(name):

@@ -18,11 +18,11 @@ def send(system: System, ticket: Ticket, call: Send) -> Sent:
     # Wall-clock time is for people to read; nothing in the kernel is decided by it.
     mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, time.time(), 0)
     try:
-        reader = system.mail.send(call.to, mail)
+        # A reader who turns out to be gone is no reader: the next one gets the mail, or the box.
+        while (reader := system.mail.send(call.to, mail)) is not None and not reader.reply(mail):
+            pass
     except FullError as error:
         raise BusyError(f"{call.to} takes no more mail: {error}. Try again when it has been read.", retry_after=1.0) from None
-    if reader is not None:
-        reader.reply(mail)
     return Sent(mail.mail)
 
 

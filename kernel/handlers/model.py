@@ -1,6 +1,7 @@
 """`model.*`."""
 
 from kernos.syscalls.call import Done
+from kernos.syscalls.errors import DeviceError
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, Model, Models, TokenCount, UnloadModel
 
 from ..system import System
@@ -25,8 +26,9 @@ def count(system: System, ticket: Ticket, call: CountTokens) -> Later:
 
     def counted(tokens: int | Exception) -> None:
         if isinstance(tokens, Exception):
-            raise tokens
-        ticket.reply(TokenCount(tokens))
+            ticket.fail(DeviceError(f"{call.model} could not tokenize this text: {tokens!r}."))
+        else:
+            ticket.reply(TokenCount(tokens))
 
     system.host.offload(lambda: len(tokenizer.encode(call.text)), counted)
     return LATER
@@ -48,8 +50,8 @@ def load(system: System, ticket: Ticket, call: LoadModel) -> Model | Later:
     entry.waiting.append(ticket)
     ticket.on_end = lambda: entry.waiting.remove(ticket)
     if entry.state != "loading":
-        system.registry.load(entry)
         system.fleet.revive(entry.server)
+        system.registry.load(entry)
     return LATER
 
 

@@ -1,7 +1,7 @@
 """`policy.*`."""
 
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import InternalError
+from kernos.syscalls.errors import InternalError, KernosError
 from kernos.syscalls.policy import CheckPolicy, Decision, Enroll, GetPolicy, PolicyStatus
 
 from ..system import System
@@ -24,11 +24,15 @@ def enroll(system: System, ticket: Ticket, call: Enroll) -> Later:
     """Write the key down, then know it."""
 
     def kept(outcome: Exception | None) -> None:
-        if isinstance(outcome, Exception):
-            ticket.fail(InternalError(f"The key of {call.principal} could not be written: {outcome}. See the state folder."))
-        else:
+        try:
+            if isinstance(outcome, Exception):
+                raise InternalError(f"The key of {call.principal} could not be written: {outcome}. See the state folder.")
             system.identities.add(call.principal, call.public_key)
+        except KernosError as error:
+            ticket.fail(error)
+        else:
             ticket.reply(Done())
 
+    system.identities.check(call.principal, call.public_key)
     system.host.offload(lambda: system.identities.keep(call.principal, call.public_key), kept)
     return LATER

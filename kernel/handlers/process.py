@@ -41,7 +41,8 @@ def spawn(system: System, ticket: Ticket, call: Spawn) -> Spawned:
 def list_(system: System, ticket: Ticket, call: ListProcesses) -> Processes:
     """The rows the caller asked for."""
     rows = system.processes.rows.values()
-    return Processes([_view(system, row) for row in rows if call.scope == "all" or row.principal == ticket.principal])
+    doing = _doing(system)
+    return Processes([_view(system, row, doing) for row in rows if call.scope == "all" or row.principal == ticket.principal])
 
 
 def wait(system: System, ticket: Ticket, call: Wait) -> Ended | Later:
@@ -117,7 +118,7 @@ def _living(system: System, pid: int) -> processes.Process:
     return process
 
 
-def _view(system: System, row: processes.Process) -> Process:
+def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Process:
     return Process(
         row.pid,
         row.name,
@@ -125,7 +126,7 @@ def _view(system: System, row: processes.Process) -> Process:
         row.user,
         row.parent,
         row.priority,
-        _state(system, row),
+        _STATES.get(row.life) or doing.get(row.pid, "idle"),
         system.host.now - row.born,
         row.calls,
         row.prompt_tokens,
@@ -135,10 +136,13 @@ def _view(system: System, row: processes.Process) -> Process:
     )
 
 
-def _state(system: System, row: processes.Process) -> State:
-    if row.life is not Life.ALIVE:
-        return "stopped" if row.life is Life.STOPPED else "exited"
-    turns = system.scheduler.of(row.pid)
-    if turns:
-        return "running" if any(turn.running for turn in turns) else "queued"
-    return "waiting" if system.gate.waits(row) else "idle"
+_STATES: dict[Life, State] = {Life.STOPPED: "stopped", Life.EXITED: "exited"}
+
+
+def _doing(system: System) -> dict[int, State]:
+    """What living agents do, in one pass over the calls and turns: a table may be long. Those that do nothing are left out."""
+    doing: dict[int, State] = {ticket.process.pid: "waiting" for ticket in system.gate.in_flight.values() if ticket.process is not None}
+    for turn in system.scheduler.turns.values():
+        if doing.get(turn.pid) != "running":
+            doing[turn.pid] = "running" if turn.running else "queued"
+    return doing

@@ -5,7 +5,7 @@ Device servers are principals too, with a key made at each start and forgotten w
 
 from pathlib import Path
 
-from kernos.syscalls.errors import LimitError
+from kernos.syscalls.errors import ConflictError, LimitError
 
 PRINCIPALS = 100_000
 """Enrolled principals; each is a file of 40 bytes and a row of a dict."""
@@ -31,12 +31,18 @@ class Identities:
         return principal in self._by_principal
 
     def add(self, principal: str, public_key: str) -> None:
-        """Know a principal by this key, for as long as the kernel lives."""
-        if len(self._by_key) >= PRINCIPALS:
-            raise LimitError(f"There are {PRINCIPALS} principals already.")
+        """Know a principal by this key, for as long as the kernel lives; raises as `check` does."""
+        self.check(principal, public_key)
         self.remove(principal)
         self._by_key[public_key] = principal
         self._by_principal[principal] = public_key
+
+    def check(self, principal: str, public_key: str) -> None:
+        """Raise unless the principal can have this key."""
+        if self._by_key.get(public_key, principal) != principal:
+            raise ConflictError(f"This key is that of {self._by_key[public_key]}. Make a key for each principal.")
+        if principal not in self._by_principal and len(self._by_key) >= PRINCIPALS:
+            raise LimitError(f"There are {PRINCIPALS} principals already.")
 
     def remove(self, principal: str) -> None:
         """Know a principal no more."""

@@ -10,6 +10,7 @@ live enforcer was measured to answer wrongly while it reloads. The model (`model
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 
 import casbin
@@ -61,6 +62,8 @@ def load_policy(folder: Path) -> Policy:
     model = folder / "model.conf"
     if not model.is_file():
         raise PolicyError(f"{model}: missing. It is part of Kernos; restore the shipped policies.")
+    if model.read_bytes() != (files("kernos.policies") / "model.conf").read_bytes():
+        raise PolicyError(f"{model}: not the one of this Kernos. It is not for editing; restore the shipped one.")
     return Policy(model, read_rules(folder))
 
 

@@ -21,7 +21,7 @@ from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import load_policy
 from kernos.syscalls.keys import key_file, read_key
 from kernos.syscalls.places import Places
-from tests.kernel.fakes import defect, make_world
+from tests.kernel.fakes import make_world
 
 
 @pytest.fixture
@@ -66,7 +66,6 @@ class TestFirstBoot:
         make_folders(where)
         assert mode(where.runtime) == 0o700
 
-    @defect(reason="only the runtime folder is closed: whoever may write to `config` may put policies there")
     def test_an_open_folder_of_policies_is_closed_or_refused(self, where: Places) -> None:
         where.config.mkdir(parents=True)
         where.config.chmod(0o777)
@@ -97,7 +96,6 @@ class TestFirstBoot:
         make_folders(where)
         assert enroll_administrator(where, Identities(where.state / "principals")).principal == "admin:DOM_Jos__d_A"
 
-    @defect(reason="in a container whose uid has no name the boot ends with a traceback")
     def test_a_login_that_is_not_there(self, where: Places, monkeypatch: pytest.MonkeyPatch) -> None:
         def nobody() -> str:
             raise KeyError("getpwuid(): uid not found: 12345")
@@ -153,7 +151,6 @@ class TestSecondBoot:
         enroll_administrator(where, identities)
         assert identities.principal(key.public) == key.principal
 
-    @defect(reason="a new key is made and not made known, so that the administrator is locked out for good")
     def test_an_administrators_key_file_that_was_lost(self, where: Places) -> None:
         make_folders(where)
         identities = Identities(where.state / "principals")
@@ -223,7 +220,6 @@ class TestOrphans:
     def test_nothing_left_behind(self, where: Places) -> None:
         assert reap_orphans(where.state) == []
 
-    @defect(reason="a process that had ended before its start was read has the start time 0, like every pid that is free: kill raises")
     def test_a_trace_without_a_start(self, where: Places, child: "subprocess.Popen[bytes]") -> None:
         child.kill()
         child.wait()
@@ -231,7 +227,6 @@ class TestOrphans:
         assert reap_orphans(where.state) == []
 
     @pytest.mark.parametrize("text", [b"", b'{"os_pid": 1', b"[]", b'{"os_pid": "x", "start_time": 1}'])
-    @defect(reason="a trace that was cut by a crash keeps every later kernel from starting")
     def test_a_damaged_trace_is_no_reason_not_to_boot(self, where: Places, text: bytes) -> None:
         file = write_trace(where, text)
         assert reap_orphans(where.state) == []

@@ -14,7 +14,7 @@ from kernos.kernel.limits import RESTART_WINDOW_S, RESTARTS, RESUMES
 from kernos.syscalls.errors import ConflictError, DeviceError, ModelUnavailableError, NotFoundError
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, Message, UnloadModel
 from kernos.syscalls.system import Cancel, GetStatus, Ping
-from tests.kernel.fakes import App, World, defect, make_world, tiny_model, tokens_of
+from tests.kernel.fakes import App, World, make_world, tiny_model, tokens_of
 
 ASK = Generate(model="tiny", messages=[Message("user", "hi")])
 
@@ -132,7 +132,6 @@ class TestUnloading:
         agent.send(ASK)
         assert isinstance(agent.refused(UnloadModel(model="tiny")), ConflictError)
 
-    @defect(reason="it is called stored and becomes ready all the same, or its callers wait for ever")
     def test_not_while_it_is_being_loaded(self, cold: World, agent: App) -> None:
         cold.up()
         agent.send(LoadModel(model="tiny"))
@@ -140,7 +139,6 @@ class TestUnloading:
         cold.loaded("tiny")
         assert states(cold)["tiny"] == "ready"
 
-    @defect(reason="batches on their way are not counted as use, and wait for ever")
     def test_not_while_batches_are_on_their_way(self, cold: World, agent: App) -> None:
         cold.up()
         agent.send(LoadModel(model="tiny-encoder"))
@@ -149,7 +147,6 @@ class TestUnloading:
         cold.host.work()
         assert isinstance(agent.refused(UnloadModel(model="tiny-encoder")), ConflictError)
 
-    @defect(reason="unloaded while loading, then loaded: two loads are under way, and the second report empties the lane's books")
     def test_loading_twice_at_once(self, cold: World, agent: App) -> None:
         cold.up()
         agent.send(LoadModel(model="tiny"))
@@ -212,7 +209,6 @@ class TestCrashes:
             cold.died()
         assert devices(cold)["decoder"][0] == "restarting", "the old crashes are forgiven"
 
-    @defect(reason="a model that nobody had asked for before is `loading` for ever on a server that was given up")
     def test_a_model_that_was_only_stored_when_its_server_was_given_up(self, cold: World, agent: App) -> None:
         cold.up()
         give_up(cold)
@@ -221,7 +217,6 @@ class TestCrashes:
         cold.up("decoder")
         assert sent.result().state == "ready"
 
-    @defect(reason="a report about a model that was removed meanwhile is a KeyError in the loop")
     def test_reports_about_models_that_are_no_more(self, cold: World) -> None:
         cold.up()
         cold.report("decoder", LoadFailed("removed", "gone"))
@@ -251,7 +246,6 @@ class TestStore:
         empty = make_world(tmp_path / "c").connect("app:x").call(ListModels())
         assert (empty.models, empty.decoder, empty.encoder) == ([], "", "")
 
-    @defect(reason="one damaged manifest breaks the list of all models, and the boot")
     def test_a_damaged_model_hides_no_other(self, tmp_path: Path) -> None:
         tiny_model(tmp_path / "store", "good")
         (tiny_model(tmp_path / "store", "bad") / MANIFEST).write_text("{", "utf-8")
@@ -333,14 +327,12 @@ class TestEmbeds:
         give_up(warm, "encoder")
         assert isinstance(sent.error(), ModelUnavailableError)
 
-    @defect(reason="a batch that is tokenized after its model has failed waits for ever")
     def test_an_encoder_given_up_while_the_texts_are_tokenized(self, warm: World, agent: App) -> None:
         sent = agent.send(Embed(model="tiny-encoder", texts=["ab"]))
         give_up(warm, "encoder")
         warm.host.work()
         assert isinstance(sent.error(), ModelUnavailableError)
 
-    @defect(reason="the first failure drops the client, and the second batch is deleted twice: KeyError in the loop")
     def test_an_encoder_given_up_with_a_client_that_is_gone(self, warm: World, agent: App) -> None:
         for _ in range(2):
             agent.send(Embed(model="tiny-encoder", texts=["ab"]))

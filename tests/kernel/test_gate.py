@@ -36,7 +36,7 @@ from kernos.syscalls.store import GetFile, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.table import ROWS, TABLE
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, encode, encode_request
-from tests.kernel.fakes import App, Sent, World, defect, examples, make_world, tiny_model
+from tests.kernel.fakes import App, Sent, World, examples, make_world, tiny_model
 
 
 @pytest.fixture
@@ -270,7 +270,6 @@ class TestAuthority:
         assert isinstance(anna.refused(Spawn(name="x", user="user:bert")), DeniedError)
 
     @pytest.mark.parametrize("principal", ["app:bank", "admin:root", "device:decoder", "agent:x"])
-    @defect(reason="whoever an agent acts for owns what it sees, and any principal can be named: files of other apps can be read")
     def test_only_users_are_represented(self, lawful: World, principal: str) -> None:
         bank = lawful.connect("app:bank").spawn()
         bank.call(PutFile(path="secret", data=b"1234"))
@@ -346,7 +345,6 @@ class TestWhose:
         ids = [app.spawn(user=user).call(context.OpenContext(name="chat")).context for user in ("user:anna", "user:bert", None)]
         assert len(set(ids)) == 3
 
-    @defect(reason="a generation puts the whole context before the model, and only the right to append is asked")
     def test_generating_from_a_context_is_reading_it(self, tmp_path: Path, tiny_store: Path) -> None:
         rules = WHOSE + "p, app:thief, context/app:shop, append, allow\np, app:*, model/*, *, allow\n"
         world = make_world(tmp_path, policy=rules, store=tiny_store)
@@ -399,7 +397,6 @@ class TestInFlight:
         assert not world.gate.by_principal
         assert not agent.client.tickets
 
-    @defect(reason="calls that are counted as light are parked unchecked: ids collide, and the count of the principal never goes back")
     def test_a_light_call_on_a_thread_takes_no_id_that_is_in_flight(self, tmp_path: Path, tiny_store: Path) -> None:
         world = make_world(tmp_path, store=tiny_store)
         agent = world.connect("app:shop").spawn()
@@ -410,7 +407,6 @@ class TestInFlight:
         assert not call.open
         assert in_flight(world) == (0, 0, 0)
 
-    @defect(reason="light calls on a thread have no limit: a client can queue a megabyte of text as often as it likes")
     def test_calls_on_threads_are_limited_too(self, tmp_path: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT_PER_PRINCIPAL", 3)
         world = make_world(tmp_path, store=tiny_store)
@@ -553,7 +549,6 @@ class TestIdempotency:
         assert first.result().result == "42"
         assert isinstance(second.error(), CancelledError)
 
-    @defect(reason="when its client is gone the first call fails as cancelled, and so does the one that was made again")
     def test_a_call_made_again_from_a_new_connection_is_told_to_try_again(self, world: World, agent: App) -> None:
         world.connect("app:tools").spawn().send(tool.ServeTool(tool="t/f", description="", schema="{}"), stream=True)
         agent.send(tool.CallTool(tool="t/f"), key="k")
@@ -562,14 +557,12 @@ class TestIdempotency:
         assert isinstance(again.error(), KernelRestartedError)
         assert again.error().retry
 
-    @defect(reason="the empty key is a key, and every failing call without one takes its record away")
     def test_the_empty_key(self, agent: App) -> None:
         versions = [agent.call(PutFile(path="x", data=b"1"), key="").version for _ in range(2)]
         agent.refused(GetFile(path="nowhere"))
         versions.append(agent.call(PutFile(path="x", data=b"1"), key="").version)
         assert versions in ([1, 1, 1], [1, 2, 3]), "it is a key, or it is none"
 
-    @defect(reason="a record in use is dropped like any other, and who waits for it waits for ever")
     def test_a_record_that_is_waited_for_is_kept(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 2)
         tool_agent = world.connect("app:tools").spawn()
@@ -581,7 +574,6 @@ class TestIdempotency:
         assert first.result().result == "42"
         assert not second.open
 
-    @defect(reason="10,000 keys of one app drop the records of all the others")
     def test_one_principal_cannot_drop_the_records_of_another(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 20)
         agent.call(PutFile(path="x", data=b"1"), key="k")
@@ -656,7 +648,6 @@ class TestGone:
         agent.send(Ping())
         assert call.open
 
-    @defect(reason="each refusal to a client that is gone drops it again, one level deeper: 200 calls end the kernel")
     @pytest.mark.parametrize("how", ["program", "send"])
     def test_with_a_thousand_calls_in_flight(self, world: World, agent: App, how: str) -> None:
         for _ in range(1_000):
@@ -706,7 +697,6 @@ class TestInternalErrors:
         monkeypatch.undo()
         app.call(ListProcesses())
 
-    @defect(reason="an error on a thread is raised in the loop, which has nobody to catch it")
     def test_an_error_of_a_thread_is_an_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tiny_model(tmp_path / "store", "tiny")
         world = make_world(tmp_path, store=tmp_path / "store")

@@ -10,7 +10,6 @@ from functools import partial
 import pytest
 
 from kernos.kernel.reactor import Reactor
-from tests.kernel.fakes import defect
 
 
 @pytest.fixture
@@ -103,7 +102,6 @@ def broken() -> None:
 
 
 @pytest.mark.parametrize("how", ["timer", "thread", "descriptor"])
-@defect(reason="what is called from the loop is called unguarded: one defect anywhere in it ends the kernel")
 def test_an_act_that_fails_takes_nothing_with_it(reactor: Reactor, how: str) -> None:
     done: list[object] = []
     fd = os.eventfd(1, os.EFD_NONBLOCK)
@@ -120,7 +118,6 @@ def test_an_act_that_fails_takes_nothing_with_it(reactor: Reactor, how: str) -> 
         os.close(fd)
 
 
-@defect(reason="a client that connects when no descriptors are left ends the kernel")
 def test_a_process_that_cannot_be_watched(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(_: int) -> int:
         raise OSError(errno.EMFILE, "too many open files")

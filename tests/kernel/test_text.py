@@ -15,7 +15,7 @@ from tokenizers import models as token_models
 from kernos.kernel.text import TextStream, Tokenizer
 from kernos.syscalls.errors import BadRequestError
 from kernos.syscalls.model import Message
-from tests.kernel.fakes import END, byte_token, defect, examples, tiny_tokenizer, tokens_of
+from tests.kernel.fakes import END, byte_token, examples, tiny_tokenizer, tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -185,7 +185,6 @@ def test_prompts_of_other_templates(tmp_path: Path, smol: Path, template: str) -
 
 
 @pytest.mark.parametrize("template", BEYOND.values(), ids=BEYOND.keys())
-@defect(reason="transformers gives templates more: tools, documents, generation blocks, all of tojson")
 def test_what_templates_may_also_use(tmp_path: Path, smol: Path, template: str) -> None:
     ours = with_template(tmp_path, smol, template)
     assert ours.render(CONVERSATIONS["one question"]) == expected(smol, CONVERSATIONS["one question"], template)
@@ -202,7 +201,6 @@ def test_a_template_that_fails_is_a_bad_request(tmp_path: Path, smol: Path, temp
 
 
 @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ messages['x' : 1] }}", "{{ strftime_now(3) }}"])
-@defect(reason="only TemplateError is caught, and a template can raise anything")
 def test_a_template_that_breaks_is_a_bad_request(tmp_path: Path, smol: Path, template: str) -> None:
     with pytest.raises(BadRequestError):
         with_template(tmp_path, smol, template).render(CONVERSATIONS["one question"])
@@ -305,7 +303,6 @@ def test_a_replacement_character_of_the_text_comes_with_what_follows(tokenizer: 
     assert joined(tokenizer.decoder(), tokenizer.encode("a\ufffdb")) == "a\ufffdb"
 
 
-@defect(reason="the stream has no end: a text held back for an unfinished character is lost, and so is a whole U+FFFD")
 @pytest.mark.parametrize("values", [b"a\xf0\x9f", "a\ufffd".encode(), b"\xe4", b"a b\xff\xff"])
 def test_an_unfinished_end_is_shown_at_the_end(values: bytes) -> None:
     stream = TextStream(TINY)
@@ -337,7 +334,6 @@ def test_byte_fallback_and_leading_spaces() -> None:
 
 @examples(200)
 @given(pieces=st.lists(st.sampled_from(["▁the", "s", "a", "<0x41>", "<0x0A>", "<0xE4>", "<0xFF>", "<0xC3>", "<0xA9>"]), max_size=12))
-@defect(reason="the stream of tokenizers raises where later bytes take back what was shown: an exception in the loop ends the kernel")
 def test_bytes_that_are_no_text_do_no_harm(pieces: list[str]) -> None:
     rust, vocabulary = byte_fallback()
     stream = TextStream(rust)

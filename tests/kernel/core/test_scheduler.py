@@ -27,7 +27,7 @@ from kernos.kernel.core.scheduler import (
     Withdrawn,
 )
 from kernos.kernel.limits import LEASE_LOW, LEASE_TOKENS
-from tests.kernel.fakes import defect, examples
+from tests.kernel.fakes import examples
 
 LANES = ("a", "b")
 
@@ -414,7 +414,6 @@ class TestLanes:
         rig.submit(2, "a", 2, 40)
         assert [turn.pid for turn in rig.scheduler.of(1)] == [1]
 
-    @defect(reason="a second LaneUp forgets who sits in the slots")
     def test_a_lane_that_comes_up_twice_starts_over(self) -> None:
         scheduler = Scheduler()
         scheduler.handle(LaneUp("a", 1), 0.0)

@@ -8,7 +8,7 @@ from kernos.syscalls.errors import BusyError, DeniedError, KernosError, NotFound
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.process import Exit
 from kernos.syscalls.system import Cancel
-from tests.kernel.fakes import App, World, defect
+from tests.kernel.fakes import App, World
 
 
 @pytest.fixture
@@ -92,7 +92,6 @@ def test_a_full_box_asks_to_come_back(anna: App, bert: App, monkeypatch: pytest.
     anna.call(Send(to="queue/q", text="x"))
 
 
-@defect(reason="agent/7 and agent/007 are the same agent and two boxes, the second of which nobody ever closes")
 def test_an_agent_has_one_name(world: World, anna: App, bert: App) -> None:
     sent = anna.send(Send(to=f"agent/00{bert.pid}", text="x"))
     bert.call(Exit(pid=bert.pid))
@@ -100,7 +99,6 @@ def test_an_agent_has_one_name(world: World, anna: App, bert: App) -> None:
     assert not world.system.mail.boxes
 
 
-@defect(reason="the mail is handed to a reader who is gone, and is lost though its sender was told that it is kept")
 def test_mail_is_not_lost_on_a_reader_who_is_gone(world: World, anna: App, bert: App) -> None:
     gone = world.connect("app:desk").spawn()
     gone.send(Receive(mailbox="queue/q"))

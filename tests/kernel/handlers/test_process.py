@@ -30,7 +30,7 @@ from kernos.syscalls.process import (
     Wait,
 )
 from kernos.syscalls.system import GetStatus, Ping
-from tests.kernel.fakes import App, Sent, World, defect
+from tests.kernel.fakes import App, Sent, World
 
 
 @pytest.fixture
@@ -92,7 +92,6 @@ class TestList:
         of = {"idle": idle, "waiting": waits, "stopped": stopped, "exited": exited, "running": runs, "queued": queued}
         assert {state: states[agent.pid] for state, agent in of.items()} == {state: state for state in of}
 
-    @defect(reason="each row looks through every call in flight and every turn: ten thousand agents take the loop for seconds")
     def test_a_long_table_is_listed_without_looking_at_every_call_for_every_row(
         self, world: World, app: App, monkeypatch: pytest.MonkeyPatch
     ) -> None:

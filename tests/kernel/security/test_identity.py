@@ -6,7 +6,6 @@ from kernos.kernel.security import identity
 from kernos.kernel.security.identity import Identities
 from kernos.syscalls.errors import KernosError, LimitError
 from kernos.syscalls.keys import make_key
-from tests.kernel.fakes import defect
 
 
 @pytest.fixture
@@ -65,7 +64,6 @@ def test_the_number_is_bounded(known: Identities, monkeypatch: pytest.MonkeyPatc
         known.add("app:c", "key c")
 
 
-@defect(reason="the limit is checked before the old key is taken away")
 def test_a_key_can_be_replaced_at_the_bound(known: Identities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "PRINCIPALS", 1)
     known.add("app:a", "key a")
@@ -73,7 +71,6 @@ def test_a_key_can_be_replaced_at_the_bound(known: Identities, monkeypatch: pyte
     assert known.principal("another") == "app:a"
 
 
-@defect(reason="the second principal takes the key, and the first one's connections with it")
 def test_a_key_belongs_to_one_principal(known: Identities) -> None:
     known.add("app:a", "key")
     with pytest.raises(KernosError):

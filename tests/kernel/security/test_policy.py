@@ -13,7 +13,7 @@ from kernos.kernel.boot import install_policies
 from kernos.kernel.security import policy as policy_module
 from kernos.kernel.security.policy import Policy, kind_of, load_policy, match_path
 from kernos.kernel.security.rules import Rule, Rules
-from tests.kernel.fakes import defect, examples, make_places, make_policy
+from tests.kernel.fakes import examples, make_places, make_policy
 
 MODEL = Path(__file__).parents[3] / "policies" / "model.conf"
 
@@ -289,7 +289,6 @@ def test_may_not(shipped: Policy, subject: str, object_: str, action: str) -> No
 
 
 @pytest.mark.parametrize(("object_", "action"), [("system", "stop"), ("model/smollm2-135m", "unload"), ("model/smollm2-135m", "load")])
-@defect(reason="what an agent may do for a user at most is also what a user with a key of their own may do directly")
 def test_a_user_with_a_key_of_their_own_may_not(shipped: Policy, object_: str, action: str) -> None:
     assert not shipped.allows("user:anna", object_, action)
 

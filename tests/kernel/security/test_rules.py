@@ -6,7 +6,7 @@ import pytest
 
 from kernos.kernel.security.policy import load_policy
 from kernos.kernel.security.rules import PolicyError, read_rules
-from tests.kernel.fakes import defect, make_policy
+from tests.kernel.fakes import make_policy
 
 GOOD = "p, app:shop, model/*, generate, allow\n"
 
@@ -81,13 +81,11 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize("line", UNSEEN.values(), ids=UNSEEN.keys())
-@defect(reason="accepted, and never matches: a deny written so denies nothing")
 def test_a_line_that_could_never_match_is_refused(tmp_path: Path, line: str) -> None:
     assert refused(tmp_path, f"{GOOD}{line}\n").startswith("50-test.csv:2: ")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])
-@defect(reason="splitlines breaks at characters that editors show within the line, so a rule can hide in a comment")
 def test_no_rule_hides_in_a_comment(tmp_path: Path, separator: str) -> None:
     hidden = f"# harmless{separator}p, app:evil, **, *, allow\n{GOOD}"
     make_policy(tmp_path, "")
@@ -133,7 +131,6 @@ class TestWholeFiles:
         with pytest.raises(PolicyError, match=r"model\.conf: missing"):
             load_policy(tmp_path)
 
-    @defect(reason="an edited model is taken without a word, and the policy's hash stays the same")
     def test_an_edited_model(self, tmp_path: Path) -> None:
         make_policy(tmp_path, GOOD)
         model = tmp_path / "model.conf"
@@ -141,7 +138,6 @@ class TestWholeFiles:
         with pytest.raises(PolicyError, match=r"model\.conf"):
             load_policy(tmp_path)
 
-    @defect(reason="Casbin follows roles ten deep and no further: a deny behind the tenth is left out")
     def test_a_chain_of_roles_that_is_too_long(self, tmp_path: Path) -> None:
         chain = "".join(f"g, role:r{n}, role:r{n + 1}\n" for n in range(1, 15))
         make_policy(tmp_path, f"g, app:shop, role:r1\n{chain}p, app:shop, model/x, generate, allow\np, role:r15, model/x, generate, deny\n")
