@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -43,11 +42,6 @@ R = TypeVar("R")
 
 ADMIN: Final = "admin:root"
 START: Final = 1_000.0
-
-
-def defect(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what ought to be and is not yet. Strict: whoever mends the kernel is told to take the mark away."""
-    return pytest.mark.xfail(reason=reason, strict=True)
 
 
 def examples(few: int) -> settings:
