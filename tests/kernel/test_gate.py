@@ -429,6 +429,7 @@ class TestDeadlines:
     def test_a_call_that_ended_has_no_deadline_any_more(self, world: World, agent: App) -> None:
         call = waiting(agent, timeout_ms=2_000)
         agent.call(message.Send(to="queue/empty", text="hi"))
+        assert not [timer for _, _, timer in world.host.timers if timer.act is not None], "it holds nothing any more"
         world.host.advance(5.0)
         assert call.result().text == "hi"
 
