@@ -14,7 +14,7 @@ from kernos.syscalls.errors import KernosError
 from kernos.syscalls.places import Connection, Places, places
 from kernos.syscalls.version import MAJOR, MINOR
 
-from .boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders
+from .boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders, raise_limits
 from .config import Config, ConfigError, load_config
 from .gate import Gate
 from .launch import reap_orphans
@@ -34,6 +34,7 @@ def main() -> int:
     try:
         config = _configure(where, _arguments())
         make_folders(where)
+        raise_limits()
         lock = lock_state(where)
         open_log(where.logs)
         loop = _boot(where, config)

@@ -4,6 +4,7 @@ import fcntl
 import getpass
 import os
 import re
+import resource
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,12 @@ def make_folders(where: Places) -> None:
         if folder.stat().st_uid != os.getuid():
             raise BootError(f"{folder} belongs to another user. Set KERNOS_HOME to a folder of your own.")
         folder.chmod(0o700)  # they may have been there before
+
+
+def raise_limits() -> None:
+    """As many descriptors as the system grants: a client takes two or three, and libzmq aborts where it has none left to accept with."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def lock_state(where: Places) -> IO[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from .core.policies import PolicyName
 from .devices.messages import Dtype
 
 
@@ -29,6 +30,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arithmetic of decoders; `float32` gives the same tokens whatever else runs beside."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 8
     """Sequences decoded at once per model."""
+    policy: PolicyName = "fair"
+    """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0
     """Threads of a device server on the CPU; 0: one per core."""
     nice: Annotated[int, Meta(ge=0, le=19)] = 10

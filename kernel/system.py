@@ -13,8 +13,9 @@ from kernos.syscalls.process import Ended
 
 from .config import Config
 from .core.mailboxes import Mailboxes
+from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
-from .core.scheduler import Released, Scheduler
+from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
 from .embeds import Embeds
@@ -51,7 +52,7 @@ class System:
         self.calls = 0
         self.refused = 0
         self.processes = ProcessTable()
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(POLICIES[config.policy])
         self.contexts = Contexts()
         self.files = Files()
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
@@ -73,7 +74,7 @@ class System:
             return
         self.processes.exit(process, code, reason, self.host.now)
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
-        self.turns.apply(self.scheduler.handle(Released(process.pid), self.host.now))
+        self.scheduler.forget(process.pid)
         self.mail.close(f"agent/{process.pid}")
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))

@@ -127,7 +127,8 @@ class Turns:
         ticket.on_end = lambda: self._withdraw(answer)
         agent = ticket.agent
         agent.prompt_tokens += len(prompt)
-        turn = scheduler.Turn(answer.id, agent.pid, model.name, RANK[agent.priority], limit)
+        deadline = float("inf") if ticket.deadline is None else ticket.deadline
+        turn = scheduler.Turn(answer.id, agent.pid, model.name, RANK[agent.priority], limit, len(prompt), deadline)
         self._handle(scheduler.Submitted(turn))
 
     # --- the scheduler's actions --------------------------------------------------------------------------------------------------
@@ -175,8 +176,8 @@ class Turns:
             self._finish(answer, "stop", scheduler.Withdrawn(answer.id))
         elif output.finish:
             self._finish(answer, output.finish, scheduler.Ended(answer.id))
-        elif output.tokens:
-            self._handle(scheduler.Produced(answer.id, len(output.tokens)))
+        else:
+            self._handle(scheduler.Produced(answer.id, len(output.tokens), output.prefilled))
 
     def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:
         answer.show(answer.stop.push(answer.text.flush()) + answer.stop.flush())

@@ -1,11 +1,17 @@
 """Who computes: turns, the slots of the lanes they run in, and leases. Pure: `handle(event, now) -> list[Action]`.
 
 A **turn** is one generation of an agent. A **lane** is a loaded decoder with a number of slots. A turn in a slot holds a **lease**, a
-number of tokens it may still produce; it is renewed before it runs out, so that the device never waits, or the turn is taken out.
+number of tokens it may still produce; it is renewed before it runs out, so that the device never waits, unless somebody better waits:
+then it runs out and the slot changes hands. A turn that left its slot goes on later where it was.
 
-Order: by class, first come first served within a class. A turn that finds every slot taken puts the youngest turn of the lowest lower
-class back into the queue; that one is computed again from its tokens when its time comes, and goes on where it was. The same happens
-to every turn of a lane whose device crashes. A held agent (signal `stop`) keeps its place in the queue but gets no slot.
+Service is counted per agent, over all its turns, in tokens: a prompt token weighs `PREFILL_WEIGHT` of a produced one. Who is next is a
+policy's to say (`policies.py`); whatever it says, these hold:
+
+* a turn that finds every slot taken takes one at once from the lowest less urgent class, from its youngest turn there;
+* a class that waits longer than `STARVE_S` while others run gets one slot of the lane, once, and no more (aging);
+* a held agent (signal `stop`) keeps its place in the queue but gets no slot.
+
+A decision costs O(log n) in the turns that wait, by heaps whose stale entries are left in place (`queues.py`).
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +19,24 @@ from typing import get_args
 
 from kernos.syscalls.process import Priority
 
-from ..limits import LEASE_LOW, LEASE_TOKENS
+from ..limits import LEASE_LOW, LEASE_TOKENS, PREFILL_WEIGHT, QUANTUM_TOKENS, STARVE_S
+from .policies import POLICIES, Key, Policy
+from .queues import Queue
 
 RANK: dict[Priority, int] = {name: rank for rank, name in enumerate(get_args(Priority))}
 """0 is the most urgent class."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What an agent has been served, over all its turns."""
+
+    weight: float = 1.0
+    service: float = 0.0
+    """Weighted tokens since it came to be."""
+    virtual: float = 0.0
+    """Service divided by weight, and lifted to the present when the agent comes back from idleness: nobody saves up."""
+    turns: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -29,9 +49,18 @@ class Turn:
     rank: int
     tokens_left: int
     """What it may still produce in all."""
+    prompt_left: int = 0
+    """Prompt tokens not charged yet; those computed again after a crash are not the agent's fault."""
+    deadline: float = float("inf")
+    """When its caller gives up."""
     arrived: int = 0
     """Its place in the order of arrival, which it keeps when it is put back."""
+    queued: int = 0
+    """As `arrived`, but counted anew each time it is put back."""
+    waits_since: float = 0.0
     lease: int = 0
+    quantum: int = 0
+    """Tokens it may run before it gives way to an equal."""
     running: bool = False
 
 
@@ -44,10 +73,11 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """A running turn produced tokens."""
+    """A running turn produced tokens, and computed so much of its prompt."""
 
     turn: int
     tokens: int
+    prefilled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,62 +152,271 @@ class Stop:
 Action = Start | Extend | Stop
 
 
-@dataclass
 class Lane:
-    """The slots of a loaded decoder."""
+    """The slots of a loaded decoder, and a queue per class."""
 
-    slots: int
-    up: bool = True
-    running: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.slots = 0
+        self.running: set[int] = set()
+        self.queues: dict[int, Queue] = {}
+        self.served: dict[int, float] = {}
+        """When each class last got a slot or began to wait."""
+        self.floor: dict[int, float] = {}
+        """Per class, the virtual counter of the agent served last."""
+        self.aged: int | None = None
+        """The turn that runs, for a quantum, because its class starved."""
 
     @property
     def free(self) -> int:
         """Slots that can be taken now."""
-        return self.slots - len(self.running) if self.up else 0
+        return self.slots - len(self.running)
 
 
 class Scheduler:
     """The state and its one door, `handle`."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = POLICIES["fair"]) -> None:
+        self.policy = policy
         self.turns: dict[int, Turn] = {}
         self.lanes: dict[str, Lane] = {}
+        self.accounts: dict[int, Account] = {}
         self.held: set[int] = set()
+        self.queued = 0
+        """Turns without a slot."""
         self._arrivals = 0
 
-    def handle(self, event: Event, now: float) -> list[Action]:  # noqa: ARG002  (policies that age turns will read it)
+    def handle(self, event: Event, now: float) -> list[Action]:
         """Take in what happened and say what to do about it."""
         match event:
             case Submitted(turn):
-                return self._submit(turn)
-            case Produced(id_, tokens):
-                return self._renew(self.turns.get(id_), tokens)
+                return self._submit(turn, now)
+            case Produced():
+                return self._produce(event, now)
             case Ended(id_):
-                return self._leave(id_, stop=False)
+                return self._leave(id_, now, stop=False)
             case Withdrawn(id_):
-                return self._leave(id_, stop=True)
+                return self._leave(id_, now, stop=True)
             case LaneUp(name, slots):
-                self._lose(name)
-                self.lanes[name] = Lane(slots)
-                return self._fill(name)
+                self._lose(name, now)
+                self._lane(name).slots = slots
+                return self._fill(name, now)
             case LaneDown(name):
-                self._lose(name)
+                self._lose(name, now)
                 return []
             case Held(pid):
-                self.held.add(pid)
-                return self._hold(pid)
+                return self._hold(pid, now)
             case Released(pid):
-                self.held.discard(pid)
-                return [action for name in self.lanes for action in self._fill(name)]
+                return self._release(pid, now)
 
-    @property
-    def queued(self) -> int:
-        """Turns without a slot."""
-        return sum(not turn.running for turn in self.turns.values())
+    def account(self, pid: int) -> Account:
+        """The books of an agent."""
+        return self.accounts.setdefault(pid, Account())
+
+    def forget(self, pid: int) -> None:
+        """An agent is no more. Its turns have been withdrawn."""
+        self.accounts.pop(pid, None)
+        self.held.discard(pid)
 
     def of(self, pid: int) -> list[Turn]:
         """The turns of an agent."""
-        return [turn for turn in self.turns.values() if turn.pid == pid]
+        account = self.accounts.get(pid)
+        return [self.turns[id_] for id_ in sorted(account.turns)] if account else []
+
+    # --- events -------------------------------------------------------------------------------------------------------------------
+
+    def _submit(self, turn: Turn, now: float) -> list[Action]:
+        account = self.account(turn.pid)
+        if not account.turns:
+            account.virtual = max(account.virtual, self._present(turn))
+        account.turns.add(turn.id)
+        self._arrivals += 1
+        turn.arrived = self._arrivals
+        self.turns[turn.id] = turn
+        self._wait(turn, now)
+        return self._fill(turn.lane, now)
+
+    def _produce(self, event: Produced, now: float) -> list[Action]:
+        turn = self.turns.get(event.turn)
+        if turn is None or not turn.running:
+            return []
+        self._charge(turn, event)
+        turn.tokens_left -= event.tokens
+        turn.lease = min(turn.lease - event.tokens, turn.tokens_left)
+        turn.quantum -= event.tokens
+        lane = self.lanes[turn.lane]
+        if lane.aged == turn.id and turn.quantum <= 0:
+            lane.aged = None  # it had its share; from here on it is a turn like any other
+            return self._settle(turn, now) + self._fill(turn.lane, now)
+        return self._settle(turn, now) or self._age(turn.lane, now)
+
+    def _charge(self, turn: Turn, event: Produced) -> None:
+        prompt = min(event.prefilled, turn.prompt_left)
+        turn.prompt_left -= prompt
+        account = self.account(turn.pid)
+        cost = event.tokens + PREFILL_WEIGHT * prompt
+        account.service += cost
+        self.lanes[turn.lane].floor[self.policy.rank(turn)] = account.virtual
+        account.virtual += cost / account.weight
+
+    def _settle(self, turn: Turn, now: float) -> list[Action]:
+        """Renew a lease that runs low, or let it run out and pass the slot on."""
+        if turn.lease > LEASE_LOW:
+            return []
+        if self._must_go(turn):
+            if turn.lease > 0:
+                return []
+            self._unseat(turn, now)
+            return [Stop(turn.id), *self._fill(turn.lane, now)]
+        more = min(LEASE_TOKENS, turn.tokens_left - turn.lease)
+        turn.lease += more
+        return [Extend(turn.id, more)] if more > 0 else []
+
+    def _must_go(self, turn: Turn) -> bool:
+        """Whether a turn gives way to one of its own class that waits."""
+        if turn.quantum > LEASE_LOW:
+            return False
+        queue = self.lanes[turn.lane].queues.get(self.policy.rank(turn))
+        first = queue.first() if queue else None
+        return first is not None and self.policy.gives_way(self._key(turn), first[0])
+
+    def _leave(self, id_: int, now: float, *, stop: bool) -> list[Action]:
+        turn = self.turns.get(id_)
+        if turn is None:
+            return []
+        actions: list[Action] = [Stop(id_)] if stop and turn.running else []
+        if turn.running:
+            self._vacate(turn)
+        else:
+            self._take_out(turn)
+        del self.turns[id_]
+        self.account(turn.pid).turns.discard(id_)
+        return actions + self._fill(turn.lane, now)
+
+    def _lose(self, name: str, now: float) -> None:
+        lane = self._lane(name)
+        lane.slots = 0
+        for id_ in list(lane.running):
+            self._unseat(self.turns[id_], now)
+
+    def _hold(self, pid: int, now: float) -> list[Action]:
+        self.held.add(pid)
+        stopped = [turn for turn in self.of(pid) if turn.running]
+        for turn in stopped:
+            self._unseat(turn, now)
+        actions: list[Action] = [Stop(turn.id) for turn in stopped]
+        return actions + [action for name in {turn.lane: None for turn in stopped} for action in self._fill(name, now)]
+
+    def _release(self, pid: int, now: float) -> list[Action]:
+        self.held.discard(pid)
+        lanes: dict[str, None] = {}
+        for turn in self.of(pid):
+            if not turn.running:
+                self._queue(turn).wake(turn.id)
+                lanes[turn.lane] = None
+        return [action for name in lanes for action in self._fill(name, now)]
+
+    # --- slots --------------------------------------------------------------------------------------------------------------------
+
+    def _fill(self, name: str, now: float) -> list[Action]:
+        """Seat waiting turns while there is a free slot, or one held by a less urgent class."""
+        actions: list[Action] = []
+        lane = self._lane(name)
+        while lane.slots and (best := self._best(lane)) is not None:
+            if not lane.free:
+                victim = self._victim(lane)
+                if victim is None or self.policy.rank(victim) <= self.policy.rank(best):
+                    break
+                self._unseat(victim, now)
+                actions.append(Stop(victim.id))
+            actions.append(self._seat(lane, best, now))
+        return actions + self._age(name, now)
+
+    def _age(self, name: str, now: float) -> list[Action]:
+        """Give a class that has waited too long one slot of a lane whose slots are all taken by others."""
+        lane = self.lanes[name]
+        if lane.aged is not None or lane.free or not lane.slots:
+            return []
+        starving = [rank for rank, queue in lane.queues.items() if len(queue) and now - lane.served[rank] > STARVE_S]
+        for rank in sorted(starving):
+            first = lane.queues[rank].first()
+            if first is not None and not any(self.policy.rank(self.turns[id_]) == rank for id_ in lane.running):
+                victim = max((self.turns[id_] for id_ in lane.running), key=lambda turn: (self.policy.rank(turn), turn.arrived))
+                self._unseat(victim, now)
+                lane.aged = first[1]
+                return [Stop(victim.id), self._seat(lane, self.turns[first[1]], now)]
+        return []
+
+    def _best(self, lane: Lane) -> Turn | None:
+        for rank in sorted(lane.queues):
+            first = lane.queues[rank].first()
+            if first is not None:
+                return self.turns[first[1]]
+        return None
+
+    def _victim(self, lane: Lane) -> Turn | None:
+        """The youngest turn of the least urgent class; not the one that runs because its class starved."""
+        running = (self.turns[id_] for id_ in lane.running if id_ != lane.aged)
+        return max(running, key=lambda turn: (self.policy.rank(turn), turn.arrived), default=None)
+
+    def _seat(self, lane: Lane, turn: Turn, now: float) -> Start:
+        self._take_out(turn)
+        lane.running.add(turn.id)
+        lane.served[self.policy.rank(turn)] = now
+        turn.running, turn.lease, turn.quantum = True, min(LEASE_TOKENS, turn.tokens_left), QUANTUM_TOKENS
+        return Start(turn.id, turn.lease)
+
+    def _unseat(self, turn: Turn, now: float) -> None:
+        self._vacate(turn)
+        self._wait(turn, now)
+
+    def _vacate(self, turn: Turn) -> None:
+        lane = self.lanes[turn.lane]
+        lane.running.discard(turn.id)
+        if lane.aged == turn.id:
+            lane.aged = None
+        turn.running, turn.lease = False, 0
+
+    def _present(self, turn: Turn) -> float:
+        """Where an agent that comes back from idleness begins: with the least served of its class, so that nobody saves up."""
+        lane, rank = self._lane(turn.lane), self.policy.rank(turn)
+        first = lane.queues[rank].first() if rank in lane.queues else None
+        active = [self.turns[id_] for id_ in lane.running if self.policy.rank(self.turns[id_]) == rank]
+        active += [self.turns[first[1]]] if first else []
+        return min((self.account(other.pid).virtual for other in active), default=lane.floor.get(rank, 0.0))
+
+    # --- queues -------------------------------------------------------------------------------------------------------------------
+
+    def _wait(self, turn: Turn, now: float) -> None:
+        self._arrivals += 1
+        turn.queued, turn.waits_since = self._arrivals, now
+        queue = self._queue(turn)
+        if not len(queue):
+            lane, rank = self.lanes[turn.lane], self.policy.rank(turn)
+            lane.served[rank] = max(now, lane.served.get(rank, now))
+        queue.push(turn.id)
+        self.queued += 1
+
+    def _take_out(self, turn: Turn) -> None:
+        self._queue(turn).remove(turn.id)
+        self.queued -= 1
+
+    def _queue(self, turn: Turn) -> Queue:
+        lane, rank = self._lane(turn.lane), self.policy.rank(turn)
+        if rank not in lane.queues:
+            lane.queues[rank] = Queue(self._key_if_free)
+        return lane.queues[rank]
+
+    def _lane(self, name: str) -> Lane:
+        return self.lanes.setdefault(name, Lane())
+
+    def _key(self, turn: Turn) -> Key:
+        return self.policy.key(turn, self.account(turn.pid))
+
+    def _key_if_free(self, id_: int) -> Key | None:
+        turn = self.turns[id_]
+        return None if turn.pid in self.held else self._key(turn)
+
+    # --- for tests ----------------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Assert what must hold after every event; tests call it at each step."""
@@ -185,75 +424,14 @@ class Scheduler:
         seated = [id_ for lane in self.lanes.values() for id_ in lane.running]
         assert len(seated) == len(set(seated)), "a turn sits in two slots"
         assert running == set(seated), "running turns and taken slots differ"
+        assert self.queued == len(self.turns) - len(running), "the count of queued turns is off"
         for name, lane in self.lanes.items():
             assert len(lane.running) <= lane.slots, f"{name} has more turns than slots"
-            assert lane.up or not lane.running, f"{name} is down but has turns"
-            assert not lane.free or self._best(name) is None, f"{name} has a free slot and a turn that could use it"
+            assert not lane.free or self._best(lane) is None, f"{name} has a free slot and a turn that could use it"
+            assert lane.aged is None or lane.aged in lane.running, "an aged turn that does not run"
         for turn in self.turns.values():
             assert 0 <= turn.lease <= turn.tokens_left, "a lease beyond what the turn may produce"
             assert turn.running or turn.lease == 0, "a queued turn holds a lease"
             assert not (turn.running and turn.pid in self.held), "a held agent runs"
-
-    def _submit(self, turn: Turn) -> list[Action]:
-        self._arrivals += 1
-        turn.arrived = self._arrivals
-        self.turns[turn.id] = turn
-        return self._fill(turn.lane)
-
-    def _renew(self, turn: Turn | None, tokens: int) -> list[Action]:
-        if turn is None or not turn.running:
-            return []
-        turn.tokens_left -= tokens
-        turn.lease = min(turn.lease - tokens, turn.tokens_left)
-        more = min(LEASE_TOKENS, turn.tokens_left - turn.lease)
-        if turn.lease > LEASE_LOW or more <= 0:
-            return []
-        turn.lease += more
-        return [Extend(turn.id, more)]
-
-    def _leave(self, id_: int, *, stop: bool) -> list[Action]:
-        turn = self.turns.pop(id_, None)
-        if turn is None:
-            return []
-        actions: list[Action] = [Stop(id_)] if stop and turn.running else []
-        if turn.running:
-            self.lanes[turn.lane].running.discard(id_)
-        return actions + self._fill(turn.lane)
-
-    def _lose(self, name: str) -> None:
-        lane = self.lanes.get(name)
-        if lane is not None:
-            lane.up = False
-            for id_ in list(lane.running):
-                self._unseat(self.turns[id_])
-
-    def _hold(self, pid: int) -> list[Action]:
-        stopped = [turn for turn in self.of(pid) if turn.running]
-        for turn in stopped:
-            self._unseat(turn)
-        actions: list[Action] = [Stop(turn.id) for turn in stopped]
-        return actions + [action for name in {turn.lane for turn in stopped} for action in self._fill(name)]
-
-    def _fill(self, name: str) -> list[Action]:
-        """Seat queued turns of a lane while there is a free slot, or one held by a lower class."""
-        actions: list[Action] = []
-        lane = self.lanes.get(name)
-        while lane is not None and lane.up and (best := self._best(name)) is not None:
-            if not lane.free:
-                victim = max((self.turns[id_] for id_ in lane.running), key=lambda turn: (turn.rank, turn.arrived))
-                if victim.rank <= best.rank:
-                    break
-                self._unseat(victim)
-                actions.append(Stop(victim.id))
-            best.running, best.lease = True, min(LEASE_TOKENS, best.tokens_left)
-            lane.running.add(best.id)
-            actions.append(Start(best.id, best.lease))
-        return actions
-
-    def _best(self, name: str) -> Turn | None:
-        waiting = (turn for turn in self.turns.values() if turn.lane == name and not turn.running and turn.pid not in self.held)
-        return min(waiting, key=lambda turn: (turn.rank, turn.arrived), default=None)
-
-    def _unseat(self, turn: Turn) -> None:
-        turn.running, turn.lease = False, 0
-        self.lanes[turn.lane].running.discard(turn.id)
+        for pid, account in self.accounts.items():
+            assert account.turns == {turn.id for turn in self.turns.values() if turn.pid == pid}, "an account and its turns differ"
