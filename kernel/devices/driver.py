@@ -6,7 +6,23 @@ reports. `LanguageModel` is what a decoder must offer to be run by `engine`. A n
 
 from typing import TYPE_CHECKING, Protocol
 
-from .messages import Begin, Embed, Embedded, Extend, Failed, Load, Loaded, LoadFailed, Stepped, Stop, Unload
+from .messages import (
+    Begin,
+    Copied,
+    Copy,
+    Embed,
+    Embedded,
+    Extend,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Save,
+    Saved,
+    Stepped,
+    Stop,
+    Unload,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +60,22 @@ class Driver(Protocol):
         """End a sequence and free its row; no report mentions it again. Unknown: nothing happens."""
         ...
 
+    def save(self, command: Save) -> Saved | Failed:
+        """Copy pages of a sequence into the device pool at once."""
+        ...
+
+    def copy(self, command: Copy) -> Copied | Failed | None:
+        """Copy pages between tiers; None: under way, and `collect` will give the report."""
+        ...
+
+    def collect(self) -> list[Copied | Failed]:
+        """The reports of copies that ran beside the steps and are done."""
+        ...
+
+    def fileno(self) -> int:
+        """A file descriptor that is readable when `collect` has something to give."""
+        ...
+
     def embed(self, command: Embed) -> Embedded | Failed:
         """Embed a batch at once."""
         ...
@@ -64,12 +96,25 @@ class LanguageModel(Protocol):
         """Bytes of weights in memory."""
         ...
 
+    @property
+    def page_shape(self) -> tuple[int, ...]:
+        """Sizes of a page, [.., PAGE, dim]; empty for a model that cannot give its caches away."""
+        ...
+
     def open(self, seq: int) -> None:
         """Make an empty KV cache for a new sequence."""
         ...
 
     def close(self, seq: int) -> None:
         """Free the KV cache of an open sequence."""
+        ...
+
+    def row(self, seq: int) -> "Tensor":
+        """The cache of an open sequence as it lies in memory, [.., tokens, dim], valid until the next call. Pre: `page_shape`."""
+        ...
+
+    def adopt(self, seq: int, tokens: int) -> "Tensor":
+        """Make an empty cache one of that many tokens, and give its `row`, for the caller to fill. Pre: `page_shape`."""
         ...
 
     def prefill(self, seq: int, tokens: list[int], *, last: bool) -> "Tensor | None":

@@ -3,7 +3,7 @@
 In each step every sequence that holds a lease and has its prompt computed produces one token, all in one batch; beside them, at
 most `PREFILL` prompt tokens are computed, first come first served, so that a long prompt never stalls those that decode. A sequence
 whose lease is used up keeps its KV cache and sits out until it is extended. Whether it sat out, with whom it shared a batch or
-where it was begun has no influence on its tokens (beyond rounding).
+where it was begun, with pages or without, has no influence on its tokens (beyond rounding).
 """
 
 import time
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .driver import LanguageModel, RefusedError
 from .grammar import Grammar, Grammars
-from .messages import Begin, Failed, Finish, Output, Stepped
+from .messages import Begin, Copied, Copy, Failed, Finish, Output, Save, Saved, Stepped
 from .modelstore import Manifest
+from .pages import PagePool
 from .sampling import check, choose
 
 PREFILL = 256
@@ -31,13 +32,22 @@ class _Sequence:
     grammar: Grammar | None
     produced: int
     """Tokens of this turn so far, those of earlier places included."""
-    prefilled: int = 0
+    prefilled: int
+    """Prompt tokens in the KV cache."""
+    decoded: int = 0
+    """Produced tokens in the KV cache."""
     token: int = -1
     """The last token produced here; not in the KV cache yet."""
+    finish: Finish = ""
 
     @property
     def prompting(self) -> bool:
         return self.prefilled < len(self.begin.prompt)
+
+    @property
+    def held(self) -> int:
+        """Tokens in the KV cache."""
+        return self.prefilled + self.decoded
 
     @property
     def length(self) -> int:
@@ -57,11 +67,13 @@ class _Ready(NamedTuple):
 class Engine:
     """Runs the sequences of one decoder."""
 
-    def __init__(self, model: LanguageModel, manifest: Manifest, folder: Path, slots: int) -> None:
+    def __init__(self, model: LanguageModel, manifest: Manifest, folder: Path, slots: int, pool: PagePool | None) -> None:
         self._model = model
         self._window, self._vocab, self._eos = manifest.window, manifest.vocab, frozenset(manifest.eos)
         self._grammars = Grammars(folder, manifest.vocab, manifest.eos)
         self._slots = slots
+        self.pool = pool
+        """None: the model has no pages."""
         self._sequences: dict[int, _Sequence] = {}  # in order of arrival
 
     def __contains__(self, seq: int) -> bool:
@@ -70,7 +82,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether some sequence holds a lease."""
-        return any(sequence.lease > 0 for sequence in self._sequences.values())
+        return bool(self._leased())
 
     def begin(self, begin: Begin) -> None:
         """Admit a sequence; raises RefusedError."""
@@ -79,11 +91,34 @@ class Engine:
         if begin.schema is not None:
             grammar = self._grammars.start(begin.schema, begin.prompt[len(begin.prompt) - begin.resumed :])
         self._model.open(begin.seq)
-        self._sequences[begin.seq] = _Sequence(begin, begin.lease, grammar, begin.resumed)
+        try:
+            self._restore(begin)
+        except RuntimeError:  # no memory for so long a row
+            self._model.close(begin.seq)
+            raise
+        self._sequences[begin.seq] = _Sequence(begin, begin.lease, grammar, begin.resumed, begin.cached)
 
     def extend(self, seq: int, tokens: int) -> None:
         """Add to the lease of a sequence."""
         self._sequences[seq].lease += tokens
+
+    def save(self, save: Save) -> Saved:
+        """Copy pages of a sequence into the pool; raises RefusedError, and then the slots hold nothing."""
+        if self.pool is None:
+            raise RefusedError(f"{save.model!r} has no pages")
+        sequence = self._sequences.get(save.seq)
+        if sequence is None:
+            self.pool.forget("device", save.slots)
+            raise RefusedError(f"sequence {save.seq} is not there (any more)")
+        began = time.perf_counter()
+        self.pool.save(self._model.row(save.seq), sequence.held, save.first, save.slots)
+        return Saved(save.seq, save.first, sequence.held, time.perf_counter() - began)
+
+    def copy(self, copy: Copy) -> Copied | None:
+        """See `PagePool.copy`."""
+        if self.pool is None:
+            raise RefusedError(f"{copy.model!r} has no pages")
+        return self.pool.copy(copy)
 
     def stop(self, seq: int) -> None:
         """Forget a sequence and free its KV cache."""
@@ -93,7 +128,7 @@ class Engine:
     def step(self) -> list[Stepped | Failed]:
         """Advance every sequence that holds a lease; pre: `busy`."""
         began = time.perf_counter()
-        leased = [sequence for sequence in self._sequences.values() if sequence.lease > 0]
+        leased = self._leased()
         ready = self._decode([sequence for sequence in leased if not sequence.prompting])
         rows = len(ready)
         results = self._prefill([sequence for sequence in leased if sequence.prompting], ready)
@@ -101,6 +136,9 @@ class Engine:
         outputs = [result for result in results if isinstance(result, Output)]
         failed = [result for result in results if isinstance(result, Failed)]
         return [Stepped(outputs, time.perf_counter() - began, rows), *failed]
+
+    def _leased(self) -> list[_Sequence]:
+        return [sequence for sequence in self._sequences.values() if sequence.lease > 0 and not sequence.finish]
 
     def _check(self, begin: Begin) -> None:
         prompt, resumed = begin.prompt, begin.resumed
@@ -115,12 +153,27 @@ class Engine:
         for reason, broken in rules.items():
             if broken:
                 raise RefusedError(reason)
+        self._check_pages(begin)
+
+    def _check_pages(self, begin: Begin) -> None:
+        if not 0 <= begin.cached < len(begin.prompt):
+            raise RefusedError(f"{begin.cached} tokens are cached of a prompt of {len(begin.prompt)}, whose last one must be computed")
+        if self.pool is not None:
+            self.pool.check(begin.pages, begin.cached)
+        elif begin.pages or begin.cached:
+            raise RefusedError(f"{begin.model!r} has no pages")
+
+    def _restore(self, begin: Begin) -> None:
+        if begin.cached and self.pool is not None:
+            self.pool.restore(self._model.adopt(begin.seq, begin.cached), begin.pages, begin.cached)
 
     def _decode(self, decoding: list[_Sequence]) -> list[_Ready]:
         """One forward pass for all that decode."""
         if not decoding:
             return []
         logits = self._model.decode([s.begin.seq for s in decoding], [s.token for s in decoding])
+        for sequence in decoding:
+            sequence.decoded += 1
         return [_Ready(sequence, row, 0) for sequence, row in zip(decoding, logits, strict=True)]
 
     def _prefill(self, prompting: list[_Sequence], ready: list[_Ready]) -> list[Output | Failed]:
@@ -139,7 +192,7 @@ class Engine:
                 results.append(self._fail(sequence, error))
                 continue
             if row is None:
-                results.append(Output(sequence.begin.seq, [], len(chunk), ""))
+                results.append(Output(sequence.begin.seq, [], len(chunk), "", sequence.held))
             else:
                 ready.append(_Ready(sequence, row, len(chunk)))
         return results
@@ -161,9 +214,10 @@ class Engine:
             tokens, finish = self._accept(sequence, token)
         except RefusedError as error:
             return self._fail(sequence, error)
-        if finish:
+        sequence.finish = finish
+        if finish and not sequence.begin.keep:
             self.stop(sequence.begin.seq)
-        return Output(sequence.begin.seq, tokens, entry.prefilled, finish)
+        return Output(sequence.begin.seq, tokens, entry.prefilled, finish, sequence.held)
 
     def _accept(self, sequence: _Sequence, token: int) -> tuple[list[int], Finish]:
         """Take a token into the sequence: what of it goes out, and whether the turn ends with it."""

@@ -24,6 +24,19 @@ class Generic:
         """Bytes of weights in memory."""
         return int(self._model.get_memory_footprint())
 
+    @property
+    def page_shape(self) -> tuple[int, ...]:
+        """See `LanguageModel`. What a cache of any model consists of is transformers' affair: it does not come in pages."""
+        return ()
+
+    def row(self, seq: int) -> Tensor:
+        """See `LanguageModel`."""
+        raise NotImplementedError
+
+    def adopt(self, seq: int, tokens: int) -> Tensor:
+        """See `LanguageModel`."""
+        raise NotImplementedError
+
     def open(self, seq: int) -> None:
         """See `LanguageModel`."""
         self._caches[seq] = DynamicCache(config=self._model.config)

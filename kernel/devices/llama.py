@@ -66,6 +66,11 @@ class Llama:
         tensors = [self._weights.embedding, self._weights.norm, self._weights.head, *layers]
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
 
+    @property
+    def page_shape(self) -> tuple[int, ...]:
+        """See `LanguageModel`."""
+        return self._kv.page_shape
+
     @torch.inference_mode()
     def open(self, seq: int) -> None:
         """See `LanguageModel`."""
@@ -75,6 +80,17 @@ class Llama:
     def close(self, seq: int) -> None:
         """See `LanguageModel`."""
         self._kv.close(seq)
+
+    def row(self, seq: int) -> Tensor:
+        """See `LanguageModel`."""
+        return self._kv.cache(seq)
+
+    @torch.inference_mode()
+    def adopt(self, seq: int, tokens: int) -> Tensor:
+        """See `LanguageModel`."""
+        self._kv.reserve(tokens + 1)  # one more is sure to come, and growing twice would copy twice
+        self._kv.lengths[self._kv.row(seq)] = tokens
+        return self._kv.cache(seq)
 
     @torch.inference_mode()
     def prefill(self, seq: int, tokens: list[int], *, last: bool) -> Tensor | None:

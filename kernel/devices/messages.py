@@ -5,6 +5,19 @@ limits are its own affair. Commands are applied between two steps of the device,
 
 A **lease** is the number of tokens a sequence may still produce. The kernel extends it before it runs out or lets it run out; a
 sequence without a lease keeps its KV cache and takes no part in the step.
+
+**Pages.** A page holds the keys and values of `PAGE` consecutive tokens in all layers; page i of a sequence begins at its token i * PAGE,
+and its last page may be filled in part. The kernel owns page tables, reference counts and placement; the device owns three pools of slots
+per model (tiers `device`, `host`, `disk`) and obeys orders. A running sequence computes in a row of its own, a copy, so slots are never
+written but by `Save` and `Copy`, and the slots of a `Begin` are free for anything as soon as it has been sent:
+
+* Commands are applied in the order they are sent. `Begin` and `Save` act at once, and so does a `Copy` between device and host: what is
+  sent after them sees what they did, without waiting for a report. A `Copy` from or to disk runs beside the steps, after those sent
+  before it: until its report, its slots belong to it, and a command that names one of them is refused.
+* A row holds the KV of its prompt (the part that is computed) and of all tokens produced but the last, whose KV the next step computes:
+  before the first token `cached` + the `prefilled` so far, then len(prompt) + tokens produced here - 1. `Output.held` says it.
+* No slot is ever read for more tokens than were put there, and the target slots of an order that failed hold nothing. So a `Begin`
+  that was sent in trust of a `Save` or a `Copy` which then failed is refused; it never computes with what lay there before.
 """
 
 from typing import Literal
@@ -14,6 +27,11 @@ import msgspec
 Dtype = Literal["bfloat16", "float32"]
 Kind = Literal["decoder", "encoder"]
 Finish = Literal["", "stop", "length"]
+Tier = Literal["device", "host", "disk"]
+
+PAGE = 64
+"""Tokens of a page. Rows grow by as many, so that pages and rows align. With 135M parameters a bf16 page is 1.5 MB: large enough to copy
+and to encrypt at full speed. Fewer tokens would mean longer page tables, more would share less between agents."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -42,10 +60,18 @@ class Load(Command, frozen=True, tag="load"):
     dtype: Dtype
     slots: int
     """Sequences that may run at once (decoders)."""
+    pages: int = 0
+    """Slots of the device pool. The three pools are memory (and disk) only as far as slots have been used, except on a GPU."""
+    host_pages: int = 0
+    """Slots of the host pool."""
+    disk_pages: int = 0
+    """Slots of the swap file, each `Loaded.page_bytes` and a little more."""
+    swap: str = ""
+    """Where the swap file is made. It has this name for an instant only, and is encrypted with a key that dies with the process."""
 
 
 class Unload(Command, frozen=True, tag="unload"):
-    """Free a model. Its sequences, if any, end without another word."""
+    """Free a model and its pools. Its sequences, if any, end without another word; copies under way still report."""
 
     model: str
 
@@ -54,7 +80,7 @@ class Begin(Command, frozen=True, tag="begin"):
     """Start a sequence: prefill `prompt`, then produce until the turn has `max_tokens`, within the lease.
 
     Refused by `Failed`, with nothing begun: a prompt that leaves no room in the window, token ids outside the vocabulary, a schema that
-    is none, no free slot.
+    is none, no free slot, pages that do not hold what they should.
     """
 
     seq: int
@@ -68,6 +94,12 @@ class Begin(Command, frozen=True, tag="begin"):
     """How many tokens at the end of `prompt` this same turn produced before it moved here."""
     schema: str | None = None
     """A JSON schema (as JSON text) that the produced text must follow."""
+    pages: list[int] = []
+    """Slots of the device pool with the KV of the first `cached` tokens of `prompt`: page 0, 1, …, ceil(cached / PAGE) of them."""
+    cached: int = 0
+    """At most len(prompt) - 1: the last token must be computed to know what follows it."""
+    keep: bool = False
+    """Keep the row after the sequence has finished, so that it can be saved, until `Stop`; it takes up its slot as long."""
 
 
 class Extend(Command, frozen=True, tag="extend"):
@@ -81,6 +113,33 @@ class Stop(Command, frozen=True, tag="stop"):
     """End a sequence at the next token and free its KV cache; for an unknown sequence this does nothing."""
 
     seq: int
+
+
+class Save(Command, frozen=True, tag="save"):
+    """Copy the KV of an open sequence, from page `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
+
+    As many pages as slots; the last one may be partial, up to what the row holds. Refused when the row has not got that many pages, or
+    when the sequence is not there (it finished without `keep`); the sequence itself, if it lives, goes on either way.
+    """
+
+    seq: int
+    model: str
+    first: int
+    slots: list[int]
+
+
+class Copy(Command, frozen=True, tag="copy"):
+    """Copy pages between neighbouring tiers of a model, (source slot, target slot) each. Answered by `Copied` or `Failed` (`copy`).
+
+    Between device and disk a page goes by way of the host: two orders, the second sent after the report of the first, if that reads
+    the disk. All pages are copied or the order fails.
+    """
+
+    id: int
+    model: str
+    source: Tier
+    target: Tier
+    pairs: list[tuple[int, int]]
 
 
 class Embed(Command, frozen=True, tag="embed"):
@@ -119,6 +178,8 @@ class Loaded(Report, frozen=True, tag="loaded"):
     """Longest sequence in tokens."""
     dim: int
     """Size of an embedding (encoders) or of the hidden state (decoders)."""
+    page_bytes: int = 0
+    """Size of a page. 0: this model cannot take pages, and what is preempted must be computed again."""
 
 
 class LoadFailed(Report, frozen=True, tag="load_failed"):
@@ -138,6 +199,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     """Prompt tokens computed in this step."""
     finish: Finish
     """Empty while the sequence lives; `stop`: end of sequence or a complete schema; `length`: `max_tokens` reached."""
+    held: int = 0
+    """Tokens whose KV the row holds after this step. After `finish` it can be saved only if the sequence was begun with `keep`."""
 
 
 class Stepped(Report, frozen=True, tag="stepped"):
@@ -149,6 +212,25 @@ class Stepped(Report, frozen=True, tag="stepped"):
     """Sequences decoded in this step."""
 
 
+class Saved(Report, frozen=True, tag="saved"):
+    """The pages of one `Save` are in their slots. The answers to several of one sequence come in the order of the commands."""
+
+    seq: int
+    first: int
+    held: int
+    """Tokens the row held: what of the last page is filled. All of them were reported before."""
+    seconds: float
+
+
+class Copied(Report, frozen=True, tag="copied"):
+    """All pages of one `Copy` are in their slots."""
+
+    id: int
+    seconds: float
+    """Of copying; time spent behind other copies is not counted."""
+    bytes: int
+
+
 class Embedded(Report, frozen=True, tag="embedded"):
     """Vectors of a batch, row by row, float32 little-endian, each of length one."""
 
@@ -158,15 +240,18 @@ class Embedded(Report, frozen=True, tag="embedded"):
 
 
 class Failed(Report, frozen=True, tag="failed"):
-    """A sequence or a batch could not be served, and is gone; the device itself goes on.
+    """A sequence or a batch could not be served, and is gone; or an order (`save`, `copy`) was not carried out. The device itself goes on.
 
-    With neither `seq` nor `batch`: a frame was no command and was skipped.
+    With none of the four: a frame was no command and was skipped.
     """
 
     reason: str
     seq: int | None = None
     batch: int | None = None
+    copy: int | None = None
+    save: int | None = None
+    """The sequence of a `Save`, which lives on if it did before."""
 
 
-AnyCommand = Load | Unload | Begin | Extend | Stop | Embed | Shutdown
-AnyReport = Hello | Loaded | LoadFailed | Stepped | Embedded | Failed
+AnyCommand = Load | Unload | Begin | Extend | Stop | Save | Copy | Embed | Shutdown
+AnyReport = Hello | Loaded | LoadFailed | Stepped | Saved | Copied | Embedded | Failed

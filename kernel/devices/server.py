@@ -2,8 +2,8 @@
 
 Its whole configuration is one JSON line on stdin (`Boot`): keys do not belong on a command line, which every user of the machine can read.
 It says `Hello` when it is ready for commands, then alternates: apply all commands that have arrived, make one step, report. Without work it
-waits for a command. It ends by `Shutdown`, SIGTERM or SIGINT, and is killed when its parent dies. It is crash-only: an error that
-concerns no single sequence or batch ends the process, and the kernel, which has every token, starts it anew.
+waits for a command or for the end of a copy. It ends by `Shutdown`, SIGTERM or SIGINT, and is killed when its parent dies. It is
+crash-only: an error that concerns no single sequence or batch ends the process, and the kernel, which has every token, starts it anew.
 
 This is the one file of this folder with a socket in it.
 """
@@ -12,7 +12,8 @@ import ctypes
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zmq
@@ -22,11 +23,14 @@ from .messages import (
     AnyCommand,
     AnyReport,
     Begin,
+    Command,
+    Copy,
     Embed,
     Extend,
     Failed,
     Hello,
     Load,
+    Save,
     Shutdown,
     Stop,
     Unload,
@@ -67,19 +71,37 @@ class Server:
         self._decoder = msgspec.msgpack.Decoder(AnyCommand)
         self._encoder = msgspec.msgpack.Encoder()
         self._running = True
+        self._actions: dict[type[Command], Callable[[Any], AnyReport | None]] = {
+            Load: driver.load,
+            Unload: driver.unload,
+            Begin: driver.begin,
+            Extend: driver.extend,
+            Stop: driver.stop,
+            Save: driver.save,
+            Copy: driver.copy,
+            Embed: driver.embed,
+        }
+        self._waiting = zmq.Poller()
+        self._waiting.register(socket, zmq.POLLIN)
+        self._waiting.register(driver.fileno(), zmq.POLLIN)
 
     def send(self, report: AnyReport) -> None:
         """Queue one report."""
         self._socket.send(self._encoder.encode(report))
 
+    def _send_all(self, reports: Sequence[AnyReport]) -> None:
+        for report in reports:
+            self.send(report)
+
     def run(self) -> None:
         """Serve until `Shutdown`."""
         while self._running:
             if not self._driver.busy:
-                self._socket.poll()
+                self._waiting.poll()
+            self._send_all(self._driver.collect())
             self._drain()
-            for report in self._driver.step() if self._running else []:
-                self.send(report)
+            if self._running:
+                self._send_all(self._driver.step())
 
     def _drain(self) -> None:
         """Apply every command that has arrived."""
@@ -93,22 +115,10 @@ class Server:
                 self._apply(command)
 
     def _apply(self, command: AnyCommand) -> None:
-        report: AnyReport | None = None
-        match command:
-            case Load():
-                report = self._driver.load(command)
-            case Unload():
-                self._driver.unload(command)
-            case Begin():
-                report = self._driver.begin(command)
-            case Extend():
-                self._driver.extend(command)
-            case Stop():
-                self._driver.stop(command)
-            case Embed():
-                report = self._driver.embed(command)
-            case Shutdown():
-                self._running = False
+        if isinstance(command, Shutdown):
+            self._running = False
+            return
+        report = self._actions[type(command)](command)
         if report is not None:
             self.send(report)
 

@@ -11,11 +11,29 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .background import Background
 from .checkpoint import load_llama, supports
 from .driver import LanguageModel, RefusedError
 from .engine import Engine
-from .messages import Begin, Embed, Embedded, Extend, Failed, Load, Loaded, LoadFailed, Stepped, Stop, Unload
+from .messages import (
+    Begin,
+    Copied,
+    Copy,
+    Embed,
+    Embedded,
+    Extend,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    Save,
+    Saved,
+    Stepped,
+    Stop,
+    Unload,
+)
 from .modelstore import Manifest, read_manifest
+from .pages import PagePool
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -28,6 +46,7 @@ class TorchDriver:
         self._device = device
         self._engines: dict[str, Engine] = {}
         self._encoders: dict[str, Encoder] = {}
+        self._background = Background()
 
     @property
     def busy(self) -> bool:
@@ -38,15 +57,18 @@ class TorchDriver:
         """See `Driver`."""
         began = time.perf_counter()
         try:
-            manifest, size = self._load(command)
+            manifest, size, page_bytes = self._load(command)
         except Exception as error:  # what a damaged file raises is anyone's guess
             return LoadFailed(command.model, f"{type(error).__name__}: {error}")
         took = time.perf_counter() - began
-        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim)
+        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim, page_bytes)
 
     def unload(self, command: Unload) -> None:
         """See `Driver`."""
-        self._engines.pop(command.model, None)
+        engine = self._engines.pop(command.model, None)
+        if engine is not None and engine.pool is not None:
+            engine.pool.close()
+        del engine  # the last reference to its memory
         self._encoders.pop(command.model, None)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()  # the memory ledger is the kernel's, and other processes want what it says is free
@@ -55,10 +77,8 @@ class TorchDriver:
         """See `Driver`."""
         if self._engine_of(command.seq) is not None:
             return Failed(f"sequence {command.seq} is already running", seq=command.seq)
-        if command.model not in self._engines:
-            return Failed(f"no decoder {command.model!r} is loaded", seq=command.seq)
         try:
-            self._engines[command.model].begin(command)
+            self._engine(command.model).begin(command)
         except (RefusedError, RuntimeError) as error:  # the latter: no memory for another row
             return Failed(str(error), seq=command.seq)
         return None
@@ -72,6 +92,28 @@ class TorchDriver:
         """See `Driver`."""
         if (engine := self._engine_of(command.seq)) is not None:
             engine.stop(command.seq)
+
+    def save(self, command: Save) -> Saved | Failed:
+        """See `Driver`."""
+        try:
+            return self._engine(command.model).save(command)
+        except RefusedError as error:
+            return Failed(str(error), save=command.seq)
+
+    def copy(self, command: Copy) -> Copied | Failed | None:
+        """See `Driver`."""
+        try:
+            return self._engine(command.model).copy(command)
+        except RefusedError as error:
+            return Failed(str(error), copy=command.id)
+
+    def collect(self) -> list[Copied | Failed]:
+        """See `Driver`."""
+        return self._background.collect()
+
+    def fileno(self) -> int:
+        """See `Driver`."""
+        return self._background.fileno()
 
     def embed(self, command: Embed) -> Embedded | Failed:
         """See `Driver`."""
@@ -88,11 +130,16 @@ class TorchDriver:
         """See `Driver`. Models take turns within a step."""
         return [report for engine in self._engines.values() if engine.busy for report in engine.step()]
 
+    def _engine(self, model: str) -> Engine:
+        if model not in self._engines:
+            raise RefusedError(f"no decoder {model!r} is loaded")
+        return self._engines[model]
+
     def _engine_of(self, seq: int) -> Engine | None:
         return next((engine for engine in self._engines.values() if seq in engine), None)
 
-    def _load(self, command: Load) -> tuple[Manifest, int]:
-        """Load a model and give its manifest and size."""
+    def _load(self, command: Load) -> tuple[Manifest, int, int]:
+        """Load a model and give its manifest, its size and that of its pages."""
         folder, dtype = Path(command.path), getattr(torch, command.dtype)
         manifest = read_manifest(folder)
         if command.model in self._engines or command.model in self._encoders:
@@ -103,10 +150,11 @@ class TorchDriver:
             from .encoder import Encoder
 
             encoder = self._encoders[command.model] = Encoder(folder, manifest, dtype, self._device)
-            return manifest, encoder.size
+            return manifest, encoder.size, 0
         model = _language_model(folder, dtype, self._device)
-        self._engines[command.model] = Engine(model, manifest, folder, command.slots)
-        return manifest, model.size
+        pool = PagePool(model.page_shape, self._device, command, self._background) if model.page_shape else None
+        self._engines[command.model] = Engine(model, manifest, folder, command.slots, pool)
+        return manifest, model.size, pool.page_bytes if pool is not None else 0
 
 
 def _language_model(folder: Path, dtype: torch.dtype, device: torch.device) -> LanguageModel:

@@ -76,9 +76,9 @@ class Bench:
         return self.tokens[seq]
 
 
-def make_bench(path: Path, dtype: Any = "float32") -> Bench:
+def make_bench(path: Path, dtype: Any = "float32", **pools: Any) -> Bench:
     driver = TorchDriver(torch.device("cpu"))
-    loaded = driver.load(Load("it", str(path), "decoder", dtype, slots=8))
+    loaded = driver.load(Load("it", str(path), "decoder", dtype, slots=8, **pools))
     assert isinstance(loaded, Loaded), loaded
     return Bench(driver, "it")
 

@@ -17,6 +17,8 @@ from kernos.kernel.devices.messages import (
     AnyCommand,
     AnyReport,
     Begin,
+    Copied,
+    Copy,
     Embed,
     Extend,
     Failed,
@@ -25,6 +27,8 @@ from kernos.kernel.devices.messages import (
     Loaded,
     LoadFailed,
     Sampling,
+    Save,
+    Saved,
     Shutdown,
     Stepped,
     Stop,
@@ -131,6 +135,33 @@ def test_a_whole_life(wire: Wire, server: "subprocess.Popen[bytes]", small_model
         pass
     assert isinstance(report, Failed)
     assert report.batch == 7
+    wire.send(Shutdown())
+    assert server.wait(30) == 0
+
+
+def test_the_end_of_a_copy_wakes_it(wire: Wire, server: "subprocess.Popen[bytes]", small_model: Callable[..., Any], tmp_path: Path) -> None:
+    """Saved, to the host, to the disk, back, and begun with it, all over the wire, while it has nothing else to do."""
+    small_model(tmp_path, "llama")
+    wire.receive()
+    wire.send(Load("it", str(tmp_path), "decoder", "float32", 4, 4, 4, 4, str(tmp_path / "swap")))
+    loaded = wire.receive()
+    assert isinstance(loaded, Loaded)
+    prompt, plain = list(range(100)), Sampling(ignore_eos=True)
+    wire.send(Begin(1, "it", prompt, 8, 8, plain, keep=True))
+    tokens, _ = wire.tokens(1)
+    wire.send(Save(1, "it", 0, [0, 1]), Stop(1))
+    wire.send(Copy(1, "it", "device", "host", [(0, 0), (1, 1)]), Copy(2, "it", "host", "disk", [(0, 0), (1, 1)]))
+    saved, *copied = [wire.receive() for _ in range(3)]
+    assert isinstance(saved, Saved)
+    assert saved.held == 107
+    wire.send(Copy(3, "it", "disk", "host", [(0, 2), (1, 3)]))
+    copied.append(wire.receive())
+    wire.send(Copy(4, "it", "host", "device", [(2, 2), (3, 3)]), Begin(2, "it", prompt, 8, 8, plain, pages=[2, 3], cached=99))
+    copied.append(wire.receive())
+    assert [(report.id, report.bytes) for report in copied if isinstance(report, Copied)] == [
+        (n, 2 * loaded.page_bytes) for n in (1, 2, 3, 4)
+    ]
+    assert wire.tokens(2)[0] == tokens
     wire.send(Shutdown())
     assert server.wait(30) == 0
 
