@@ -30,6 +30,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arithmetic of decoders; `float32` gives the same tokens whatever else runs beside."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 8
     """Sequences decoded at once per model."""
+    kv_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """KV pages of 64 tokens that a decoder keeps for turns that wait and for common beginnings; memory is taken as they are used. A page
+    of the embedded model is 1.5 MB in bfloat16."""
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from kernos.syscalls.system import Device
 
 from .core.supervision import RestartIntensity
-from .devices.messages import AnyReport, Embedded, Failed, Hello, Loaded, LoadFailed, Stepped
+from .devices.messages import AnyReport, Embedded, Failed, Hello, Loaded, LoadFailed, Saved, Stepped
 
 if TYPE_CHECKING:
     from .system import System
@@ -75,6 +75,8 @@ class Fleet:
         match report:
             case Stepped():
                 system.turns.stepped(report)
+            case Saved():
+                system.paging.saved(report.seq, report.first)
             case Embedded():
                 system.embeds.done(report)
             case Loaded():
@@ -99,7 +101,7 @@ class Fleet:
                 server.state,
                 server.os_pid,
                 server.accelerator,
-                len(self.system.turns.by_seq) if server.name == "decoder" else len(self.system.embeds.batches),
+                self.system.scheduler.running if server.name == "decoder" else len(self.system.embeds.batches),
                 slots if server.name == "decoder" else 0,
                 server.intensity.total,
             )
@@ -109,6 +111,8 @@ class Fleet:
     def _failed(self, report: Failed) -> None:
         if report.seq is not None:
             self.system.turns.failed(report.seq, report.reason)
+        elif report.save is not None:
+            self.system.paging.not_saved(report.save)
         elif report.batch is not None:
             self.system.embeds.failed(report.batch, report.reason)
         else:

@@ -128,6 +128,7 @@ class Registry:
         if entry.state == "ready":
             self.system.scheduler.handle(LaneDown(entry.name), self.system.host.now)
             self.system.host.command(entry.server, Unload(entry.name))
+            self.system.paging.down(entry.name)
         entry.state = "stored"
 
     # --- reports of device servers ------------------------------------------------------------------------------------------------
@@ -153,6 +154,7 @@ class Registry:
             log.warning("%s was loaded, and nobody waits for it", report.model)
             return
         entry.state, entry.window = "ready", report.window
+        self.system.paging.up(entry.name, report.page_bytes)
         for ticket in entry.waiting:
             ticket.reply(entry.view())
         entry.waiting.clear()
@@ -179,7 +181,9 @@ class Registry:
         config = self.system.config
         # Vectors are kept and compared for years: for encoders exactness is worth more than speed.
         dtype = config.dtype if entry.manifest.kind == "decoder" else "float32"
-        self.system.host.command(entry.server, Load(entry.name, str(entry.folder), entry.manifest.kind, dtype, config.slots))
+        self.system.host.command(
+            entry.server, Load(entry.name, str(entry.folder), entry.manifest.kind, dtype, config.slots, config.kv_pages)
+        )
 
     def on(self, server: str) -> list[Entry]:
         """The models of a device server."""

@@ -25,6 +25,7 @@ from .limits import ZOMBIES
 from .memory.contexts import Contexts
 from .memory.files import Files
 from .models import Registry
+from .paging import Paging
 from .security.identity import Identities
 from .security.policy import Policy
 from .tickets import Ticket
@@ -61,6 +62,7 @@ class System:
         self.tools = Tools(self)
         self.registry = Registry(self, ModelStore(where.models))
         self.fleet = Fleet(self)
+        self.paging = Paging(self)
         self.turns = Turns(self)
         self.embeds = Embeds(self)
 

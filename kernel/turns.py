@@ -13,9 +13,10 @@ from kernos.syscalls.errors import BadRequestError, BusyError, DeviceError, Kern
 from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
 
 from .core import scheduler
+from .core.pages import Table
 from .core.scheduler import RANK, Action
 from .devices import messages
-from .devices.messages import Output, Sampling
+from .devices.messages import PAGE, Output, Sampling
 from .limits import INLINE_TEXT, QUEUED_TURNS, RESUMES
 from .models import Entry
 from .stop import StopText
@@ -44,8 +45,24 @@ class Answer:
     unsent: int = 0
     """Tokens whose text has not been sent yet."""
     seq: int = 0
-    """Its sequence on the device; 0: none."""
+    """Its sequence on the device, also for a while after it was stopped: reports may be on their way. 0: none."""
+    running: bool = False
+    over: bool = False
+    """It is being ended: nothing of it need be kept."""
     resumed: int = 0
+    table: Table = field(default_factory=Table)
+    """Its KV pages, beyond what the running sequence itself has."""
+    cached: int = 0
+    """Tokens that the sequence began with, from pages."""
+    spared: int = 0
+    """Of the prompt, when it was first begun."""
+    held: int = 0
+    """Tokens whose KV the sequence has, as last reported."""
+
+    @property
+    def context(self) -> list[int]:
+        """All its tokens."""
+        return self.prompt + self.tokens
 
     def add(self, tokens: list[int]) -> None:
         """Take in produced tokens, and send the text they complete."""
@@ -62,9 +79,20 @@ class Answer:
             self.unsent = 0
 
     def begin(self, lease: int) -> messages.Begin:
-        """The command that starts it, or lets it go on, on a device."""
+        """The command that starts it, or lets it go on, on a device; with what its pages hold, but for the last token."""
+        context = self.context
+        self.cached = self.held = min(self.table.tokens, len(context) - 1)
         return messages.Begin(
-            self.seq, self.model.name, self.prompt + self.tokens, self.max_tokens, lease, self.sampling, len(self.tokens), self.call.schema
+            self.seq,
+            self.model.name,
+            context,
+            self.max_tokens,
+            lease,
+            self.sampling,
+            resumed=len(self.tokens),
+            schema=self.call.schema,
+            pages=self.table.slots[: -(-self.cached // PAGE)],
+            cached=self.cached,
         )
 
 
@@ -138,15 +166,24 @@ class Turns:
         for action in actions:
             answer = self.answers.get(action.turn)
             if isinstance(action, scheduler.Start) and answer is not None:
-                self._last_seq += 1
-                answer.seq = self._last_seq
-                self.by_seq[answer.seq] = answer
-                self._command(answer, answer.begin(action.lease))
+                self.system.paging.find(answer)
+                self._begin(answer, action.lease)
+                if not answer.tokens:
+                    answer.spared = answer.cached
             elif isinstance(action, scheduler.Extend) and answer is not None:
                 self._command(answer, messages.Extend(answer.seq, action.tokens))
             elif isinstance(action, scheduler.Stop) and answer is not None:
+                if not answer.over:
+                    self.system.paging.keep(answer, answer.held)
                 self._command(answer, messages.Stop(answer.seq))
-                self._unseat(answer)
+                answer.running = False
+
+    def _begin(self, answer: Answer, lease: int) -> None:
+        self._last_seq += 1
+        self.by_seq.pop(answer.seq, None)
+        answer.seq, answer.running = self._last_seq, True
+        self.by_seq[answer.seq] = answer
+        self._command(answer, answer.begin(lease))
 
     def _handle(self, event: scheduler.Event) -> None:
         self.apply(self.system.scheduler.handle(event, self.system.host.now))
@@ -156,7 +193,7 @@ class Turns:
 
     def _unseat(self, answer: Answer) -> None:
         self.by_seq.pop(answer.seq, None)
-        answer.seq = 0
+        answer.seq, answer.running = 0, False
 
     # --- the device's reports -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +205,8 @@ class Turns:
                 self._advance(answer, output)
 
     def _advance(self, answer: Answer, output: Output) -> None:
+        answer.held = output.held
+        began = bool(output.prefilled and output.tokens)
         if output.tokens:
             answer.add(output.tokens)
         if answer.id not in self.answers:
@@ -177,6 +216,8 @@ class Turns:
         elif output.finish:
             self._finish(answer, output.finish, scheduler.Ended(answer.id))
         else:
+            if began and answer.running:  # its whole prompt is computed: others may begin like it
+                self.system.paging.keep(answer, len(answer.prompt) // PAGE * PAGE)
             self._handle(scheduler.Produced(answer.id, len(output.tokens), output.prefilled))
 
     def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:
@@ -191,23 +232,31 @@ class Turns:
         except KernosError as error:
             answer.ticket.fail(error)
         else:
-            usage = Usage(len(answer.prompt), len(answer.tokens))
+            usage = Usage(len(answer.prompt), len(answer.tokens), answer.spared)
             answer.ticket.reply(Generation(text, finish, usage, answer.tokens, answer.resumed))
 
     def failed(self, seq: int, reason: str) -> None:
         """The device could not serve a sequence."""
         answer = self.by_seq.get(seq)
-        if answer is not None:
+        if answer is not None and answer.cached and answer.running:
+            # What was in its pages could not be used; without them it may well go on.
+            self.system.paging.drop(answer)
+            self._begin(answer, self.system.scheduler.turns[answer.id].lease)
+        elif answer is not None:
             self._forget(answer, scheduler.Ended(answer.id))
             answer.ticket.fail(DeviceError(f"{answer.model.name} could not answer: {reason}."))
 
     def server_down(self, server: str) -> None:
         """A device server has died: what ran there waits for its successor."""
-        lost = [answer for answer in self.by_seq.values() if answer.model.server == server]
+        there = [answer for answer in self.answers.values() if answer.model.server == server]
+        lost = [answer for answer in there if answer.running]
         for entry in self.system.registry.on(server):
             self._handle(scheduler.LaneDown(entry.name))
-        for answer in lost:
+            self.system.paging.down(entry.name)
+        for answer in there:
             self._unseat(answer)
+            self.system.paging.drop(answer)
+        for answer in lost:
             answer.resumed += 1
             answer.ticket.agent.tell(self.system.host.now, f"turn {answer.id} lost its device after {len(answer.tokens)} tokens")
             if answer.resumed > RESUMES:
@@ -226,6 +275,8 @@ class Turns:
 
     def _forget(self, answer: Answer, event: scheduler.Event) -> None:
         # The scheduler first: its Stop, if any, still needs the sequence.
+        answer.over = True
         self._handle(event)
         self._unseat(answer)
+        self.system.paging.drop(answer)
         self.answers.pop(answer.id, None)

@@ -27,6 +27,8 @@ class Usage(msgspec.Struct, frozen=True):
 
     prompt_tokens: int
     generated_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that had been computed before, for this app, and did not have to be computed again."""
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -208,6 +208,11 @@ class Scheduler:
             case Released(pid):
                 return self._release(pid, now)
 
+    @property
+    def running(self) -> int:
+        """Turns in a slot."""
+        return len(self.turns) - self.queued
+
     def account(self, pid: int) -> Account:
         """The books of an agent."""
         return self.accounts.setdefault(pid, Account())
@@ -237,10 +242,12 @@ class Scheduler:
 
     def _produce(self, event: Produced, now: float) -> list[Action]:
         turn = self.turns.get(event.turn)
-        if turn is None or not turn.running:
+        if turn is None:
             return []
         self._charge(turn, event)
         turn.tokens_left -= event.tokens
+        if not turn.running:  # a report that was on its way when the turn left its slot
+            return []
         turn.lease = min(turn.lease - event.tokens, turn.tokens_left)
         turn.quantum -= event.tokens
         lane = self.lanes[turn.lane]

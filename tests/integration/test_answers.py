@@ -11,7 +11,7 @@ from kernos.syscalls import AsyncKernel, Context, Kernel, Store
 from kernos.syscalls.context import OpenContext
 from kernos.syscalls.errors import BadRequestError, DeadlineError, NotFoundError, WindowExceededError
 from kernos.syscalls.model import Chunk, CountTokens, Embed, Generate, Generation, ListModels, Message
-from kernos.syscalls.process import ListProcesses
+from kernos.syscalls.process import ListProcesses, SendSignal, Signal
 
 MODEL = "smollm2-135m"
 QUESTION = [Message("user", "What is the capital of France?")]
@@ -153,3 +153,27 @@ def test_files_keep_their_versions(agent: Kernel) -> None:
     assert [file.path for file in store.list("notes/")] == ["notes/today.txt"]
     store.delete("notes/today.txt")
     assert store.list() == []
+
+
+def test_an_agent_that_was_stopped_goes_on_as_if_it_had_not_been(kernel: RunningKernel, agent: Kernel) -> None:
+    call = Generate(model=MODEL, messages=[Message("user", "Tell me about rivers.")], max_tokens=80, ignore_eos=True)
+    undisturbed = agent.call(call)
+    stream = agent.stream(call)
+    for _ in range(3):
+        for _ in range(8):
+            next(stream)
+        signals: tuple[Signal, ...] = ("stop", "continue")
+        for signal in signals:
+            agent.call(SendSignal(pid=agent.pid, signal=signal), urgent=True)
+    assert stream.result.tokens == undisturbed.tokens
+
+
+def test_a_common_beginning_is_computed_once(agent: Kernel) -> None:
+    rules = "Be polite and brief. " * 40
+
+    def ask(question: str) -> Generation:
+        return agent.call(Generate(model=MODEL, messages=[Message("system", rules), Message("user", question)], max_tokens=12))
+
+    first, second = ask("What is a lighthouse?"), ask("What is a harbour?")
+    assert second.usage.cached_tokens >= first.usage.prompt_tokens // 64 * 64 - 64 > 0
+    assert ask("What is a lighthouse?").tokens == first.tokens

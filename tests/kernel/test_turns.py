@@ -307,14 +307,15 @@ class TestLeases:
         thinking.step((first.seq, tokens_of("ab"), ""))
         urgent, begin = ask(App(thinking, agent.client).spawn(priority="realtime"))
         assert thinking.commands(Stop)[-1].seq == first.seq
-        thinking.step((first.seq, tokens_of("c"), ""))  # too late
+        thinking.step((first.seq, tokens_of("c"), ""))  # was on its way, and counts
         thinking.step((begin.seq, tokens_of("!"), "stop"))
         assert urgent.result().text == "!"
         again = thinking.begun()
-        assert (again.prompt, again.resumed, again.lease) == (PROMPT + tokens_of("ab"), 2, 3)
-        thinking.step((again.seq, tokens_of("cde"), "length"))
+        assert (again.prompt, again.resumed, again.lease) == (PROMPT + tokens_of("abc"), 3, 2)
+        thinking.step((first.seq, tokens_of("?"), ""))  # of a sequence that has a successor: too late
+        thinking.step((again.seq, tokens_of("de"), "length"))
         assert victim.result().text == "abcde"
-        assert texts(victim) == ["ab", "cde"]
+        assert texts(victim) == ["ab", "c", "de"]
 
     def test_the_stop_comes_before_the_start(self, thinking: World, agent: App) -> None:
         for _ in range(thinking.system.config.slots):

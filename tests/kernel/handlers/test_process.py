@@ -190,9 +190,9 @@ class TestSignals:
         app.call(SendSignal(pid=agent.pid, signal="continue"))
         again = thinking.begun()
         assert again.seq != first.seq
-        assert again.prompt == [*first.prompt, 65, 66]
-        assert again.resumed == 2
-        thinking.step((again.seq, [67, 68], "length"))
+        assert again.prompt == [*first.prompt, 65, 66, 67]
+        assert again.resumed == 3
+        thinking.step((again.seq, [68], "length"))
         assert turn.result().tokens == [65, 66, 67, 68]
         assert turn.result().resumed == 0, "that counts crashes"
 

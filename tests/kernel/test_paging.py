@@ -1,0 +1,150 @@
+"""KV pages as the kernel orders them, with a device played by hand that holds one token per byte of text."""
+
+from typing import Any
+
+import pytest
+
+from kernos.kernel.devices.messages import PAGE, Begin, Failed, Finish, Hello, Load, Loaded, Output, Save, Saved, Stepped, Stop
+from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.process import SendSignal
+from tests.kernel.fakes import App, Sent, World, tokens_of
+
+LONG = "x" * (3 * PAGE)
+SPARED = (3 * PAGE + len("<user><assistant>")) // PAGE * PAGE
+
+
+@pytest.fixture
+def paged(thinking: World) -> World:
+    """A kernel whose decoder takes pages."""
+    thinking.system.registry.load(thinking.system.registry.get("tiny"))
+    thinking.report("decoder", Loaded("tiny", "decoder", 0.1, 1, 8_192, 8, page_bytes=1_000))
+    return thinking
+
+
+def ask(agent: App, text: str = LONG, **options: Any) -> tuple[Sent, Begin]:
+    sent = agent.send(Generate(model="tiny", messages=[Message("user", text)], **options), stream=True)
+    return sent, agent.world.begun()
+
+
+def step(world: World, begin: Begin, text: str, held: int, prefilled: int = 0, finish: Finish = "") -> None:
+    output = Output(begin.seq, tokens_of(text), prefilled, finish, held)
+    world.report("decoder", Stepped([output], 0.01, 1))
+
+
+def saved(world: World) -> Save:
+    """The device carries out the last order to save."""
+    order = world.commands(Save)[-1]
+    world.report("decoder", Saved(order.seq, order.first, order.first * PAGE, 0.01))
+    return order
+
+
+@pytest.fixture
+def app(paged: World) -> App:
+    return paged.connect("app:shop")
+
+
+def test_a_decoder_is_given_its_pages(thinking: World) -> None:
+    thinking.system.registry.load(thinking.system.registry.get("tiny"))
+    assert thinking.commands(Load)[-1].pages == thinking.system.config.kv_pages > 0
+
+
+def test_a_stopped_turn_comes_back_by_copy(paged: World, app: App) -> None:
+    agent = app.spawn()
+    _, first = ask(agent, "hi")
+    step(paged, first, "abc", held=len(first.prompt) + 2, prefilled=len(first.prompt))
+    app.call(SendSignal(pid=agent.pid, signal="stop"))
+    order = paged.commands(Save)[-1]
+    orders = [type(command) for _, command in paged.host.commands[-2:]]
+    assert orders == [Save, Stop], "what is stopped cannot be saved any more"
+    assert (order.seq, order.first, len(order.slots)) == (first.seq, 0, 1)
+    app.call(SendSignal(pid=agent.pid, signal="continue"))
+    again = paged.begun()
+    assert (again.pages, again.cached) == (order.slots, len(first.prompt) + 2)
+    assert again.prompt == first.prompt + tokens_of("abc")
+
+
+def test_a_common_beginning_is_computed_once(paged: World, app: App) -> None:
+    sent, first = ask(app.spawn())
+    assert (first.pages, first.cached) == ([], 0)
+    step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
+    _, early = ask(app.spawn())
+    assert early.cached == 0, "the pages are not there yet"
+    order = saved(paged)
+    assert (order.first, len(order.slots) * PAGE) == (0, SPARED)
+    other, second = ask(app.spawn())
+    assert (second.pages, second.cached) == (order.slots, SPARED)
+    step(paged, second, "!", held=len(first.prompt), prefilled=len(first.prompt) - SPARED, finish="stop")
+    assert other.result().usage.cached_tokens == SPARED
+    step(paged, first, "!", held=len(first.prompt) + 1, finish="stop")
+    assert sent.result().usage.cached_tokens == 0
+    paged.system.paging.pools["tiny"].check()
+
+
+def test_other_apps_find_nothing(paged: World, app: App) -> None:
+    _, first = ask(app.spawn())
+    step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
+    saved(paged)
+    _, second = ask(paged.connect("app:bank").spawn())
+    assert second.cached == 0
+
+
+def test_an_order_that_came_too_late_is_forgotten(paged: World, app: App) -> None:
+    _, first = ask(app.spawn())
+    step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
+    paged.report("decoder", Failed("the sequence has ended", save=first.seq))
+    assert paged.system.paging.pools["tiny"].held == 0
+    _, second = ask(app.spawn())
+    assert second.cached == 0
+
+
+def test_a_turn_whose_pages_are_refused_is_computed(paged: World, app: App) -> None:
+    _, first = ask(app.spawn(), max_tokens=2)
+    step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
+    saved(paged)
+    other, second = ask(app.spawn(), max_tokens=1)
+    assert second.cached
+    paged.report("decoder", Failed("the pages do not hold this", seq=second.seq))
+    third = paged.begun()
+    assert (third.prompt, third.cached, third.lease) == (second.prompt, 0, second.lease)
+    step(paged, third, "b", held=len(third.prompt), prefilled=len(third.prompt), finish="length")
+    assert other.result().text == "b"
+
+
+def test_a_crash_takes_the_pages_with_it(paged: World, app: App) -> None:
+    agent = app.spawn()
+    _, first = ask(agent)
+    step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
+    saved(paged)
+    paged.died()
+    paged.report("decoder", Hello("device:decoder", 1, "cpu", 1))
+    paged.report("decoder", Loaded("tiny", "decoder", 0.1, 1, 8_192, 8, page_bytes=1_000))
+    again = paged.begun()
+    assert (again.prompt, again.cached) == (first.prompt + tokens_of("a"), 0)
+
+
+def test_pages_come_back_when_turns_end(paged: World, app: App) -> None:
+    pool = paged.system.paging.pools["tiny"]
+    agents = [app.spawn() for _ in range(3)]
+    for agent in agents:
+        _, begin = ask(agent, "hi")
+        step(paged, begin, "abc", held=len(begin.prompt) + 2, prefilled=len(begin.prompt))
+        app.call(SendSignal(pid=agent.pid, signal="stop"))
+    assert pool.held == 3
+    for agent in agents:
+        app.call(SendSignal(pid=agent.pid, signal="terminate"))
+    assert pool.held == 0
+    pool.check()
+    assert not paged.system.turns.answers
+
+
+def test_a_full_pool_is_no_reason_to_fail(paged: World, app: App) -> None:
+    pool = paged.system.paging.pools["tiny"]
+    hog = pool.match("else", [])
+    assert pool.extend(hog, pool.size * PAGE) is not None
+    agent = app.spawn()
+    _, first = ask(agent, "hi")
+    step(paged, first, "ab", held=len(first.prompt) + 1, prefilled=len(first.prompt))
+    app.call(SendSignal(pid=agent.pid, signal="stop"))
+    assert not paged.commands(Save)
+    app.call(SendSignal(pid=agent.pid, signal="continue"))
+    assert paged.begun().cached == 0
