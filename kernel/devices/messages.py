@@ -6,9 +6,9 @@ limits are its own affair. Commands are applied between two steps of the device,
 A **lease** is the number of tokens a sequence may still produce. The kernel extends it before it runs out or lets it run out; a
 sequence without a lease keeps its KV cache and takes no part in the step.
 
-**Pages.** A page holds the keys and values of `PAGE` consecutive tokens in all layers; page i of a sequence begins at its token i * PAGE, the
-last may be filled in part. The kernel owns page tables, reference counts and placement; the device owns three pools of slots per model
-(tiers `device`, `host`, `disk`) and obeys orders. A sequence computes in a row of its own, a copy, so only `Save` and `Copy` write slots:
+**Pages.** A page holds the keys and values of `PAGE` tokens in all layers; page i of a sequence begins at its token i * PAGE, the last may
+be filled in part. The kernel owns page tables, reference counts and placement; the device owns three pools of slots per model (tiers
+`device`, `host`, `disk`) and obeys orders. A sequence computes in a row of its own, a copy, so only `Save` and `Copy` write slots:
 
 * Commands are applied in the order they are sent. `Begin`, `Save` and a `Copy` between device and host act at once: what is sent after
   them sees what they did, without waiting for a report, and may use their slots anew. A `Copy` from or to disk runs beside the steps,
@@ -30,7 +30,7 @@ Tier = Literal["device", "host", "disk"]
 
 PAGE = 64
 """Tokens of a page. Rows grow by as many, so that pages and rows align. With 135M parameters a bf16 page is 1.5 MB: large enough to copy
-and to encrypt at full speed. Fewer tokens would mean longer page tables, more would share less between agents."""
+and to encrypt at full speed. Fewer tokens would make longer page tables, more would let agents share less."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class Begin(Command, frozen=True, tag="begin"):
     cached: int = 0
     """At most len(prompt) - 1: the last token must be computed to know what follows it."""
     keep: bool = False
-    """Keep the row after the sequence has finished, so that it can be saved, until `Stop`; it takes up its slot as long."""
+    """Keep the row of the finished sequence until `Stop`, so that it can be saved; it takes up its slot as long."""
 
 
 class Extend(Command, frozen=True, tag="extend"):
@@ -113,10 +113,9 @@ class Stop(Command, frozen=True, tag="stop"):
 
 
 class Save(Command, frozen=True, tag="save"):
-    """Copy the KV of an open sequence, from page `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
+    """Copy pages of an open sequence, from `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
 
-    As many pages as slots; the last one may be partial, up to what the row holds. Refused when the row has not got that many pages, or
-    when the sequence is not there (it finished without `keep`); the sequence itself, if it lives, goes on either way.
+    The last page may be partial. Refused when the row has not got so many pages, or is gone (finished without `keep`).
     """
 
     seq: int
@@ -219,11 +218,10 @@ class Saved(Report, frozen=True, tag="saved"):
 
 
 class Copied(Report, frozen=True, tag="copied"):
-    """All pages of one `Copy` are in their slots."""
+    """All pages of one `Copy` are in their slots. `seconds` leaves out the time spent behind other copies."""
 
     id: int
     seconds: float
-    """Of copying; time spent behind other copies is not counted."""
     bytes: int
 
 
@@ -236,9 +234,9 @@ class Embedded(Report, frozen=True, tag="embedded"):
 
 
 class Failed(Report, frozen=True, tag="failed"):
-    """A sequence or a batch could not be served, and is gone; or an order (`save`, `copy`) was not carried out; the device goes on.
+    """A sequence or a batch could not be served, and is gone; or a `Save` (of sequence `save`, which goes on) or a `Copy` was not done.
 
-    With none of the four: a frame was no command and was skipped.
+    With none of the four ids: a frame was no command and was skipped.
     """
 
     reason: str
@@ -246,7 +244,6 @@ class Failed(Report, frozen=True, tag="failed"):
     batch: int | None = None
     copy: int | None = None
     save: int | None = None
-    """The sequence of a `Save`, which lives on if it did before."""
 
 
 AnyCommand = Load | Unload | Begin | Extend | Stop | Save | Copy | Embed | Shutdown
