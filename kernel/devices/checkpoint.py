@@ -1,4 +1,4 @@
-"""Reading Llama-shaped models from a model folder: which ones `llama` can run, and their weights in its layout."""
+"""Reading Llama-shaped models from a model folder: their weights, in the layout of `llama`."""
 
 import json
 import math
@@ -9,36 +9,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .llama import Layer, Llama, Shape, Weights
-
-_FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-
-
-def supports(config: dict[str, Any]) -> bool:
-    """Whether a model of this config.json is exactly of the shape. In doubt no: the generic path runs everything."""
-    attention = config.get("layer_types") or ["full_attention"]
-    slides = config.get("sliding_window") is not None and config.get("use_sliding_window", True)
-    return (
-        config.get("model_type") in _FAMILY
-        and config.get("hidden_act") == "silu"
-        and _rope(config)["rope_type"] in ("default", "llama3")
-        and set(attention) == {"full_attention"}
-        and not slides
-        and not any(config.get(key) for key in ("attention_bias", "mlp_bias", "quantization_config"))
-    )
+from .llama import Layer, Llama, Weights
+from .shape import read_shape, rope
 
 
 def load_llama(folder: Path, dtype: torch.dtype, device: torch.device) -> Llama:
     """Read a supported model."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    heads = config["num_attention_heads"]
-    shape = Shape(
-        layers=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        eps=config["rms_norm_eps"],
-    )
+    shape = read_shape(config)
     tensors = _Tensors(folder, dtype, device)
     embedding = tensors["model.embed_tokens.weight"]
     weights = Weights(
@@ -46,7 +24,7 @@ def load_llama(folder: Path, dtype: torch.dtype, device: torch.device) -> Llama:
         layers=[_layer(tensors, f"model.layers.{index}.") for index in range(shape.layers)],
         norm=tensors["model.norm.weight"],
         head=embedding if config.get("tie_word_embeddings") else tensors["lm_head.weight"],
-        inv_freq=_inv_freq(_rope(config), shape.head_dim).to(device),
+        inv_freq=_inv_freq(rope(config), shape.head_dim).to(device),
     )
     return Llama(shape, weights)
 
@@ -86,21 +64,14 @@ def _layer(tensors: _Tensors, prefix: str) -> Layer:
     )
 
 
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """The rotary parameters; before transformers 5 they stood under `rope_scaling` and the type could be called `type`."""
-    rope = {"rope_theta": config.get("rope_theta", 10000.0)}
-    rope |= config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {"rope_type": rope.get("type", "default")} | rope
+def _inv_freq(rotary: dict[str, Any], dim: int) -> Tensor:
+    plain = 1.0 / torch.pow(float(rotary["rope_theta"]), torch.arange(0, dim, 2).float() / dim)
+    return _llama3(plain, rotary) if rotary["rope_type"] == "llama3" else plain
 
 
-def _inv_freq(rope: dict[str, Any], dim: int) -> Tensor:
-    plain = 1.0 / torch.pow(float(rope["rope_theta"]), torch.arange(0, dim, 2).float() / dim)
-    return _llama3(plain, rope) if rope["rope_type"] == "llama3" else plain
-
-
-def _llama3(plain: Tensor, rope: dict[str, Any]) -> Tensor:
+def _llama3(plain: Tensor, rotary: dict[str, Any]) -> Tensor:
     """Llama 3.1's stretching: long waves by `factor`, short ones not at all, a smooth change between."""
-    factor, low, high = float(rope["factor"]), float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-    turns: Tensor = plain * (rope["original_max_position_embeddings"] / (2 * math.pi))  # of each wave within the original window
+    factor, low, high = float(rotary["factor"]), float(rotary["low_freq_factor"]), float(rotary["high_freq_factor"])
+    turns: Tensor = plain * (rotary["original_max_position_embeddings"] / (2 * math.pi))  # of each wave within the original window
     share = ((turns - low) / (high - low)).clamp(0, 1)
     return share * plain + (1 - share) * plain / factor

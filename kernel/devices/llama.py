@@ -1,7 +1,8 @@
 """Decoders of the Llama shape: Llama, SmolLM, Mistral, Qwen2, Qwen3.
 
-The weights have a layout of our own (fused projections), and one forward pass serves prefill and decode. `checkpoint` reads them and says
-which models have this shape; `kv` holds the caches. The arithmetic follows transformers' step by step, so that greedy tokens agree.
+The weights have a layout of our own (fused projections), and one forward pass serves prefill and decode. `checkpoint` reads them,
+`shape` says which models are of this shape; `kv` holds the caches. The arithmetic follows transformers' step by step, so that greedy
+tokens agree.
 """
 
 from dataclasses import dataclass
@@ -11,17 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .kv import Attention, DecodeAttention, KVRows, PrefillAttention
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The numbers that define a model of this family."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
+from .shape import Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,17 @@ limits are its own affair. Commands are applied between two steps of the device,
 A **lease** is the number of tokens a sequence may still produce. The kernel extends it before it runs out or lets it run out; a
 sequence without a lease keeps its KV cache and takes no part in the step.
 
-**Pages.** A page holds the keys and values of `PAGE` consecutive tokens in all layers; page i of a sequence begins at its token i * PAGE,
-and its last page may be filled in part. The kernel owns page tables, reference counts and placement; the device owns three pools of slots
-per model (tiers `device`, `host`, `disk`) and obeys orders. A running sequence computes in a row of its own, a copy, so slots are never
-written but by `Save` and `Copy`, and the slots of a `Begin` are free for anything as soon as it has been sent:
+**Pages.** A page holds the keys and values of `PAGE` tokens in all layers; page i of a sequence begins at its token i * PAGE, the last may
+be filled in part. The kernel owns page tables, reference counts and placement; the device owns three pools of slots per model (tiers
+`device`, `host`, `disk`) and obeys orders. A sequence computes in a row of its own, a copy, so only `Save` and `Copy` write slots:
 
-* Commands are applied in the order they are sent. `Begin` and `Save` act at once, and so does a `Copy` between device and host: what is
-  sent after them sees what they did, without waiting for a report. A `Copy` from or to disk runs beside the steps, after those sent
-  before it: until its report, its slots belong to it, and a command that names one of them is refused.
-* A row holds the KV of its prompt (the part that is computed) and of all tokens produced but the last, whose KV the next step computes:
-  before the first token `cached` + the `prefilled` so far, then len(prompt) + tokens produced here - 1. `Output.held` says it.
-* No slot is ever read for more tokens than were put there, and the target slots of an order that failed hold nothing. So a `Begin`
-  that was sent in trust of a `Save` or a `Copy` which then failed is refused; it never computes with what lay there before.
+* Commands are applied in the order they are sent. `Begin`, `Save` and a `Copy` between device and host act at once: what is sent after
+  them sees what they did, without waiting for a report, and may use their slots anew. A `Copy` from or to disk runs beside the steps,
+  after those sent before it: until its report its slots belong to it, and a command that names one of them is refused.
+* A row holds the KV of its prompt as far as it is computed, and of all tokens produced but the last, whose KV the next step computes:
+  `cached` + the `prefilled` so far, and after the first token len(prompt) + tokens produced here - 1. `Output.held` says it.
+* No slot is read for more tokens than were put there, and the target slots of a failed order hold nothing. So a `Begin` that was sent in
+  trust of a `Save` or `Copy` which then failed is refused; it never computes with what lay there before.
 """
 
 from typing import Literal
@@ -31,7 +30,7 @@ Tier = Literal["device", "host", "disk"]
 
 PAGE = 64
 """Tokens of a page. Rows grow by as many, so that pages and rows align. With 135M parameters a bf16 page is 1.5 MB: large enough to copy
-and to encrypt at full speed. Fewer tokens would mean longer page tables, more would share less between agents."""
+and to encrypt at full speed. Fewer tokens would make longer page tables, more would let agents share less."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -61,11 +60,9 @@ class Load(Command, frozen=True, tag="load"):
     slots: int
     """Sequences that may run at once (decoders)."""
     pages: int = 0
-    """Slots of the device pool. The three pools are memory (and disk) only as far as slots have been used, except on a GPU."""
+    """Slots of the device pool; `shape.page_bytes` gives their size. Except on a GPU, slots take memory once they have been used."""
     host_pages: int = 0
-    """Slots of the host pool."""
     disk_pages: int = 0
-    """Slots of the swap file, each `Loaded.page_bytes` and a little more."""
     swap: str = ""
     """Where the swap file is made. It has this name for an instant only, and is encrypted with a key that dies with the process."""
 
@@ -99,7 +96,7 @@ class Begin(Command, frozen=True, tag="begin"):
     cached: int = 0
     """At most len(prompt) - 1: the last token must be computed to know what follows it."""
     keep: bool = False
-    """Keep the row after the sequence has finished, so that it can be saved, until `Stop`; it takes up its slot as long."""
+    """Keep the row of the finished sequence until `Stop`, so that it can be saved; it takes up its slot as long."""
 
 
 class Extend(Command, frozen=True, tag="extend"):
@@ -116,10 +113,9 @@ class Stop(Command, frozen=True, tag="stop"):
 
 
 class Save(Command, frozen=True, tag="save"):
-    """Copy the KV of an open sequence, from page `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
+    """Copy pages of an open sequence, from `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
 
-    As many pages as slots; the last one may be partial, up to what the row holds. Refused when the row has not got that many pages, or
-    when the sequence is not there (it finished without `keep`); the sequence itself, if it lives, goes on either way.
+    The last page may be partial. Refused when the row has not got so many pages, or is gone (finished without `keep`).
     """
 
     seq: int
@@ -129,10 +125,9 @@ class Save(Command, frozen=True, tag="save"):
 
 
 class Copy(Command, frozen=True, tag="copy"):
-    """Copy pages between neighbouring tiers of a model, (source slot, target slot) each. Answered by `Copied` or `Failed` (`copy`).
+    """Copy pages between neighbouring tiers, each (source slot, target slot), all or none. Answered by `Copied` or `Failed` (`copy`).
 
-    Between device and disk a page goes by way of the host: two orders, the second sent after the report of the first, if that reads
-    the disk. All pages are copied or the order fails.
+    Between device and disk a page goes by way of the host, by two orders; on its way up the second waits for the report of the first.
     """
 
     id: int
@@ -179,7 +174,7 @@ class Loaded(Report, frozen=True, tag="loaded"):
     dim: int
     """Size of an embedding (encoders) or of the hidden state (decoders)."""
     page_bytes: int = 0
-    """Size of a page. 0: this model cannot take pages, and what is preempted must be computed again."""
+    """0: this model cannot take pages, and what is preempted must be computed again."""
 
 
 class LoadFailed(Report, frozen=True, tag="load_failed"):
@@ -200,7 +195,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     finish: Finish
     """Empty while the sequence lives; `stop`: end of sequence or a complete schema; `length`: `max_tokens` reached."""
     held: int = 0
-    """Tokens whose KV the row holds after this step. After `finish` it can be saved only if the sequence was begun with `keep`."""
+    """Tokens whose KV the row holds after this step. Once finished it can be saved only if it was begun with `keep`."""
 
 
 class Stepped(Report, frozen=True, tag="stepped"):
@@ -213,7 +208,7 @@ class Stepped(Report, frozen=True, tag="stepped"):
 
 
 class Saved(Report, frozen=True, tag="saved"):
-    """The pages of one `Save` are in their slots. The answers to several of one sequence come in the order of the commands."""
+    """The pages of one `Save` are in their slots. Reports of saves come in the order of the commands."""
 
     seq: int
     first: int
@@ -223,11 +218,10 @@ class Saved(Report, frozen=True, tag="saved"):
 
 
 class Copied(Report, frozen=True, tag="copied"):
-    """All pages of one `Copy` are in their slots."""
+    """All pages of one `Copy` are in their slots. `seconds` leaves out the time spent behind other copies."""
 
     id: int
     seconds: float
-    """Of copying; time spent behind other copies is not counted."""
     bytes: int
 
 
@@ -240,9 +234,9 @@ class Embedded(Report, frozen=True, tag="embedded"):
 
 
 class Failed(Report, frozen=True, tag="failed"):
-    """A sequence or a batch could not be served, and is gone; or an order (`save`, `copy`) was not carried out. The device itself goes on.
+    """A sequence or a batch could not be served, and is gone; or a `Save` (of sequence `save`, which goes on) or a `Copy` was not done.
 
-    With none of the four: a frame was no command and was skipped.
+    With none of the four ids: a frame was no command and was skipped.
     """
 
     reason: str
@@ -250,7 +244,6 @@ class Failed(Report, frozen=True, tag="failed"):
     batch: int | None = None
     copy: int | None = None
     save: int | None = None
-    """The sequence of a `Save`, which lives on if it did before."""
 
 
 AnyCommand = Load | Unload | Begin | Extend | Stop | Save | Copy | Embed | Shutdown

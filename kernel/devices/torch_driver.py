@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .background import Background
-from .checkpoint import load_llama, supports
+from .checkpoint import load_llama
 from .driver import LanguageModel, RefusedError
 from .engine import Engine
 from .messages import (
@@ -34,6 +34,7 @@ from .messages import (
 )
 from .modelstore import Manifest, read_manifest
 from .pages import PagePool
+from .shape import supports
 
 if TYPE_CHECKING:
     from .encoder import Encoder

@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kernos.kernel.devices.checkpoint import load_llama, supports
+from kernos.kernel.devices.checkpoint import load_llama
 from kernos.kernel.devices.generic import Generic
+from kernos.kernel.devices.shape import supports
 
 ALONE = 20 if os.environ.get("KERNOS_PROVE") else 2
 CLOSE = 1e-4
