@@ -14,6 +14,7 @@ from kernos.syscalls.process import Ended
 from .config import Config
 from .core.mailboxes import Mailboxes
 from .core.processes import Life, Process, ProcessTable
+from .core.quotas import Quotas
 from .core.scheduler import Released, Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
@@ -52,8 +53,9 @@ class System:
         self.refused = 0
         self.processes = ProcessTable()
         self.scheduler = Scheduler()
-        self.contexts = Contexts()
-        self.files = Files()
+        self.quotas = Quotas(lambda principal: self.policy.limits(principal))
+        self.contexts = Contexts(self.quotas)
+        self.files = Files(self.quotas)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -72,6 +74,7 @@ class System:
         if process.life is Life.EXITED:
             return
         self.processes.exit(process, code, reason, self.host.now)
+        self.quotas.give(process.payers, {"processes": 1})
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.turns.apply(self.scheduler.handle(Released(process.pid), self.host.now))
         self.mail.close(f"agent/{process.pid}")

@@ -13,6 +13,7 @@ from kernos.syscalls.errors import BadRequestError, BusyError, DeviceError, Kern
 from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
 
 from .core import scheduler
+from .core.quotas import Bill
 from .core.scheduler import RANK, Action
 from .devices import messages
 from .devices.messages import Output, Sampling
@@ -39,6 +40,7 @@ class Answer:
     sampling: Sampling
     text: TextStream
     stop: StopText
+    bill: Bill
     tokens: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     unsent: int = 0
@@ -122,7 +124,8 @@ class Turns:
         sampling = Sampling(call.temperature, call.top_p, seed, call.ignore_eos)
         limit = min(call.max_tokens, window - len(prompt))
         stop = StopText(call.stop)
-        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop)
+        bill = self.system.quotas.begin(ticket.payers, len(prompt), self.system.host.now)
+        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         agent = ticket.agent
@@ -168,6 +171,7 @@ class Turns:
 
     def _advance(self, answer: Answer, output: Output) -> None:
         if output.tokens:
+            answer.bill.charge(len(output.tokens), self.system.host.now)
             answer.add(output.tokens)
         if answer.id not in self.answers:
             return  # its client is gone, as sending the text has shown
@@ -186,7 +190,9 @@ class Turns:
         text = "".join(answer.pieces)
         try:
             if answer.call.context is not None:
-                self.system.contexts.get(answer.call.context).append([*answer.call.messages, Message("assistant", text)])
+                self.system.contexts.get(answer.call.context).append(
+                    [*answer.call.messages, Message("assistant", text)], self.system.host.now
+                )
         except KernosError as error:
             answer.ticket.fail(error)
         else:
@@ -197,6 +203,7 @@ class Turns:
         """The device could not serve a sequence."""
         answer = self.by_seq.get(seq)
         if answer is not None:
+            answer.bill.refund(self.system.host.now)
             self._forget(answer, scheduler.Ended(answer.id))
             answer.ticket.fail(DeviceError(f"{answer.model.name} could not answer: {reason}."))
 
@@ -216,6 +223,7 @@ class Turns:
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
         for answer in [answer for answer in self.answers.values() if answer.model.name == model]:
+            answer.bill.refund(self.system.host.now)
             self._forget(answer, scheduler.Withdrawn(answer.id))
             answer.ticket.fail(error)
 
@@ -227,4 +235,5 @@ class Turns:
         # The scheduler first: its Stop, if any, still needs the sequence.
         self._handle(event)
         self._unseat(answer)
+        answer.bill.close()
         self.answers.pop(answer.id, None)
