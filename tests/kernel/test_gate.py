@@ -255,7 +255,8 @@ class TestAuthority:
         ],
     )
     def test_an_agent_has_the_rights_of_app_and_user_together(self, tmp_path: Path, rules: str, allowed: bool) -> None:
-        spawning = "p, app:shop, priority/normal, use, allow\np, app:shop, process/*, spawn, allow\np, app:shop, principal/user:anna, represent, allow\n"
+        rights = ("process/*, spawn", "priority/normal, use", "principal/user:anna, represent")
+        spawning = "".join(f"p, app:shop, {right}, allow\n" for right in rights)
         world = make_world(tmp_path, policy=spawning + rules)
         agent = world.connect("app:shop").spawn(user="user:anna")
         error = agent.refused(GetFile(path="x"))

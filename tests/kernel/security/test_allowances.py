@@ -84,7 +84,7 @@ def test_without_a_file_the_shipped_limits_hold(tmp_path: Path) -> None:
         (DEFAULT + "[user.anna]\nturns = 1\n", "anna"),
         (DEFAULT + "turns = 10\n", "overwrite"),
         ("turns = 1\n" + DEFAULT, "Expected"),
-        (DEFAULT + "[", "line"),
+        (DEFAULT + "[", "Invalid initial character"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_whole(tmp_path: Path, text: str, says: str) -> None:
