@@ -68,7 +68,8 @@ def install_policies(where: Places, administrator: str) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         shipped = Path(str(files("kernos.policies")))
         (part / "policy.d").mkdir(parents=True)
-        shutil.copy(shipped / "model.conf", part)
+        for name in ("model.conf", "limits.toml"):
+            shutil.copy(shipped / name, part)
         for file in sorted((shipped / "policy.d").glob("*.csv")):
             shutil.copy(file, part / "policy.d")
         (part / "policy.d" / "90-local.csv").write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n", "utf-8")

@@ -44,18 +44,21 @@ class Embeds:
         if isinstance(inputs, Exception):
             ticket.fail(DeviceError(f"{entry.name} could not tokenize these texts: {inputs}."))
             return
+        if not ticket.open:
+            return
+        tokens = sum(map(len, inputs))
         try:
             entry = self.system.registry.need(entry.name, "encoder")  # it may have failed meanwhile
+            self.system.quotas.spend(ticket.payers, tokens, self.system.host.now)
         except KernosError as error:
             ticket.fail(error)
             return
-        if ticket.open:
-            self._last += 1
-            batch = self.batches[self._last] = Batch(self._last, ticket, entry.name, inputs)
-            ticket.on_end = lambda: self.batches.pop(batch.id, None)
-            ticket.agent.prompt_tokens += sum(map(len, inputs))
-            if entry.state == "ready":
-                self._send(batch)
+        self._last += 1
+        batch = self.batches[self._last] = Batch(self._last, ticket, entry.name, inputs)
+        ticket.on_end = lambda: self.batches.pop(batch.id, None)
+        ticket.agent.prompt_tokens += tokens
+        if entry.state == "ready":
+            self._send(batch)
 
     def send_waiting(self, model: str) -> None:
         """The model is ready, for the first time or again: send every batch for it."""
@@ -71,15 +74,20 @@ class Embeds:
 
     def failed(self, id_: int, reason: str) -> None:
         """The device could not serve a batch."""
-        batch = self.batches.pop(id_, None)
+        batch = self.batches.get(id_)
         if batch is not None:
-            batch.ticket.fail(DeviceError(f"{batch.model} could not embed these texts: {reason}."))
+            self._fail(batch, DeviceError(f"{batch.model} could not embed these texts: {reason}."))
 
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
         for batch in [batch for batch in self.batches.values() if batch.model == model]:
-            self.batches.pop(batch.id, None)
-            batch.ticket.fail(error)
+            self._fail(batch, error)
+
+    def _fail(self, batch: Batch, error: KernosError) -> None:
+        """It was not the caller's doing, so the tokens come back."""
+        self.batches.pop(batch.id, None)
+        self.system.quotas.pour(batch.ticket.payers, sum(map(len, batch.inputs)), self.system.host.now)
+        batch.ticket.fail(error)
 
     def _send(self, batch: Batch) -> None:
         batch.tries += 1

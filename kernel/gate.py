@@ -26,19 +26,20 @@ from kernos.syscalls.errors import (
     InternalError,
     KernelRestartedError,
     KernosError,
-    LimitError,
     NotYoursError,
     StoppingError,
     UnknownCallError,
 )
+from kernos.syscalls.process import GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
 
 from .core.processes import Life, Process
+from .core.scheduler import RANK
 from .handlers import HANDLERS
 from .host import Client, Delivery
-from .limits import CALLS_IN_FLIGHT, CALLS_IN_FLIGHT_PER_PRINCIPAL, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
+from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -71,7 +72,6 @@ class Gate:
     def __init__(self, system: System) -> None:
         self.system = system
         self.in_flight: dict[tuple[str, int], Ticket] = {}
-        self.by_principal: dict[str, int] = {}
         self._decoder = request_decoder()
         self._tag = msgspec.msgpack.Decoder(_Tag)
         self._records: dict[str, OrderedDict[str, _Record]] = {}
@@ -167,21 +167,34 @@ class Gate:
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
         for field in fields:
-            value = self._whose(client, process, call) if field == "whose" else getattr(call, field)
+            if field in ("whose", "raised"):
+                value = self._whose(client, process, call) if field == "whose" or self._raises(call) else None
+            else:
+                value = getattr(call, field)
             if value is None:
                 return None
             values[field] = value
         return template.format_map(values)
 
     def _whose(self, client: Client, process: Process | None, call: Call[Any]) -> str | None:
-        """`own`, or the owner of the process or context that a call names; what does not exist counts as one's own."""
+        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own."""
         if (pid := getattr(call, "pid", None)) is not None:
             other = self.system.processes.rows.get(pid)
             return "own" if other is None or other.principal == client.principal else other.principal
+        if isinstance(call, GetUsage):
+            own = (None, client.principal, process.user if process is not None else None)
+            return "own" if call.principal in own else call.principal
         if (id_ := getattr(call, "context", None)) is None:
             return None
         context = self.system.contexts.by_id.get(id_)
         return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
+
+    def _raises(self, call: Call[Any]) -> bool:
+        """Whether a call makes a process more urgent than it is."""
+        if not isinstance(call, Nice):
+            return False
+        process = self.system.processes.rows.get(call.pid)
+        return process is not None and RANK[call.priority] < RANK[process.priority]
 
     def _charge(self, client: Client, header: RequestHeader, process: Process | None, row: Row) -> None:
         if (client.principal, header.id) in self.in_flight:
@@ -189,10 +202,7 @@ class Gate:
         if row.cost is not Cost.LIGHT:
             if len(self.in_flight) >= CALLS_IN_FLIGHT:
                 raise BusyError(f"The kernel has {CALLS_IN_FLIGHT} calls in flight. Try again in a second.", retry_after=1.0)
-            if self.by_principal.get(client.principal, 0) >= CALLS_IN_FLIGHT_PER_PRINCIPAL:
-                raise LimitError(
-                    f"{client.principal} has {CALLS_IN_FLIGHT_PER_PRINCIPAL} calls in flight. Wait for some to end.", retry_after=1.0
-                )
+            self.system.quotas.check(process.payers if process is not None else (client.principal,), {"calls": 1})
         self.system.calls += 1
         if process is not None:
             process.calls += 1
@@ -216,7 +226,7 @@ class Gate:
 
     def _park(self, ticket: Ticket) -> None:
         self.in_flight[(ticket.principal, ticket.id)] = ticket
-        self.by_principal[ticket.principal] = self.by_principal.get(ticket.principal, 0) + 1
+        self.system.quotas.hold(ticket.payers, {"calls": 1}, self.system.host.now)
         ticket.client.tickets[ticket.id] = ticket
         if ticket.deadline is not None:
             error = DeadlineError(f"{ticket.row.name} was not done in time. Allow more time, or ask for less.")
@@ -225,9 +235,7 @@ class Gate:
     def _unpark(self, ticket: Ticket) -> None:
         if self.in_flight.pop((ticket.principal, ticket.id), None) is None:
             return
-        self.by_principal[ticket.principal] -= 1
-        if not self.by_principal[ticket.principal]:
-            del self.by_principal[ticket.principal]
+        self.system.quotas.give(ticket.payers, {"calls": 1})
         ticket.client.tickets.pop(ticket.id, None)
         if ticket.timer is not None:
             ticket.timer.cancel()

@@ -1,4 +1,7 @@
-"""Every tunable of the kernel, with its unit and its reason. Administrators change the ones in `config.py`; these are the house's own."""
+"""Every tunable of the kernel, with its unit and its reason. These are the house's own.
+
+What administrators change is in `config.py` and, for what each principal may use, in `limits.toml` of the policies.
+"""
 
 from typing import Final
 
@@ -30,22 +33,22 @@ CUT_OFF_RETRY_S: Final = 0.25
 CALLS_IN_FLIGHT: Final = 4_096
 """Waiting calls of the whole kernel; each holds a few KB."""
 
-CALLS_IN_FLIGHT_PER_PRINCIPAL: Final = 1_024
-"""Waiting calls of one principal, so that one app cannot take them all."""
-
 IDEMPOTENCY_RECORDS: Final = 1_000
 """Outcomes of one principal's calls with an idempotency key; the oldest go first. A record is kept at most `IDEMPOTENCY_S`."""
 
 IDEMPOTENCY_S: Final = 24 * 3_600.0
 """Seconds an outcome is remembered: a client that retries does so within a day."""
 
+IDLE_BOOKS: Final = 10_000
+"""Books of principals before those that say nothing any more are closed; each takes about 1 KB."""
+
+QUOTA_RETRY_S: Final = 1.0
+"""When to try again if too many turns or calls are in flight: nobody knows when one ends."""
+
 # --- processes ------------------------------------------------------------------------------------------------------------------
 
 PROCESSES: Final = 100_000
 """Rows of the process table, a few KB each."""
-
-PROCESSES_PER_PRINCIPAL: Final = 10_000
-"""Rows of one principal: a fork bomb ends here."""
 
 ZOMBIES: Final = 1_000
 """Rows of ended agents that nobody has collected with `process.wait`; the oldest go first."""
@@ -91,9 +94,6 @@ INLINE_TEXT: Final = 4_000
 
 # --- memory ---------------------------------------------------------------------------------------------------------------------
 
-CONTEXTS_PER_OWNER: Final = 1_000
-"""Contexts of one user or app."""
-
 CONTEXT_BYTES: Final = 8 << 20
 """Text of one context: about two million tokens, far beyond any window."""
 
@@ -102,12 +102,6 @@ MAILBOX: Final = 1_000
 
 MAILBOXES: Final = 10_000
 """Boxes that hold mail."""
-
-FILES_PER_OWNER: Final = 10_000
-"""Files of one user or app."""
-
-STORE_BYTES_PER_OWNER: Final = 64 << 20
-"""Bytes of all files of one user or app."""
 
 TOOLS: Final = 4_096
 """Tools served at once."""

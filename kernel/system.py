@@ -15,6 +15,7 @@ from .config import Config
 from .core.mailboxes import Mailboxes
 from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
+from .core.quotas import Quotas
 from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
@@ -54,8 +55,9 @@ class System:
         self.refused = 0
         self.processes = ProcessTable()
         self.scheduler = Scheduler(POLICIES[config.policy])
-        self.contexts = Contexts()
-        self.files = Files()
+        self.quotas = Quotas(lambda principal: self.policy.limits(principal))
+        self.contexts = Contexts(self.quotas)
+        self.files = Files(self.quotas)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -75,6 +77,7 @@ class System:
         if process.life is Life.EXITED:
             return
         self.processes.exit(process, code, reason, self.host.now)
+        self.quotas.give(process.payers, {"processes": 1})
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.scheduler.forget(process.pid)
         self.mail.close(f"agent/{process.pid}")

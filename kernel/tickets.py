@@ -7,6 +7,7 @@ from kernos.syscalls.errors import KernosError
 from kernos.syscalls.table import Row
 
 from .core.processes import Process
+from .core.quotas import Payers
 from .host import Client, Timer
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Ticket:
         """The agent that asked; for calls whose row demands one."""
         assert self.process is not None, f"{self.row.name} is not marked as needing an agent"  # noqa: S101
         return self.process
+
+    @property
+    def payers(self) -> Payers:
+        """Who is charged for the call."""
+        return self.process.payers if self.process is not None else (self.principal,)
 
     def reply(self, value: Any) -> bool:
         """End the call with its reply; whether it could be sent."""

@@ -14,6 +14,7 @@ from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
 
 from .core import scheduler
 from .core.pages import Table
+from .core.quotas import Bill
 from .core.scheduler import RANK, Action
 from .devices import messages
 from .devices.messages import PAGE, Output, Sampling
@@ -40,6 +41,7 @@ class Answer:
     sampling: Sampling
     text: TextStream
     stop: StopText
+    bill: Bill
     tokens: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     unsent: int = 0
@@ -150,7 +152,8 @@ class Turns:
         sampling = Sampling(call.temperature, call.top_p, seed, call.ignore_eos)
         limit = min(call.max_tokens, window - len(prompt))
         stop = StopText(call.stop)
-        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop)
+        bill = self.system.quotas.begin(ticket.payers, len(prompt), self.system.host.now)
+        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         agent = ticket.agent
@@ -208,6 +211,7 @@ class Turns:
         answer.held = output.held
         began = bool(output.prefilled and output.tokens)
         if output.tokens:
+            answer.bill.charge(len(output.tokens), self.system.host.now)
             answer.add(output.tokens)
         if answer.id not in self.answers:
             return  # its client is gone, as sending the text has shown
@@ -228,7 +232,9 @@ class Turns:
         text = "".join(answer.pieces)
         try:
             if answer.call.context is not None:
-                self.system.contexts.get(answer.call.context).append([*answer.call.messages, Message("assistant", text)])
+                self.system.contexts.get(answer.call.context).append(
+                    [*answer.call.messages, Message("assistant", text)], self.system.host.now
+                )
         except KernosError as error:
             answer.ticket.fail(error)
         else:
@@ -243,6 +249,7 @@ class Turns:
             self.system.paging.drop(answer)
             self._begin(answer, self.system.scheduler.turns[answer.id].lease)
         elif answer is not None:
+            answer.bill.refund(self.system.host.now)
             self._forget(answer, scheduler.Ended(answer.id))
             answer.ticket.fail(DeviceError(f"{answer.model.name} could not answer: {reason}."))
 
@@ -266,6 +273,7 @@ class Turns:
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
         for answer in [answer for answer in self.answers.values() if answer.model.name == model]:
+            answer.bill.refund(self.system.host.now)
             self._forget(answer, scheduler.Withdrawn(answer.id))
             answer.ticket.fail(error)
 
@@ -279,4 +287,5 @@ class Turns:
         self._handle(event)
         self._unseat(answer)
         self.system.paging.drop(answer)
+        answer.bill.close()
         self.answers.pop(answer.id, None)

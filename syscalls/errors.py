@@ -96,10 +96,13 @@ class WindowExceededError(KernosError):
 
 
 class LimitError(KernosError):
-    """A limit of the principal or of the kernel is used up. Not `BusyError`: others may still be served."""
+    """A limit of the principal or of the kernel is used up. Not `BusyError`: others may still be served.
+
+    Details of a principal's limit: `principal`, `limit`, `allowed`, `used`; `retry_after` where waiting helps.
+    """
 
     code = "limit"
-    advice = "End something of your own, or ask the administrator for a higher limit."
+    advice = "Come back after `retry_after` if it is given; else end something of your own, or ask the administrator for a higher limit."
 
 
 class BusyError(KernosError):

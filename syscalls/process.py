@@ -17,6 +17,12 @@ State = Literal["idle", "queued", "running", "waiting", "stopped", "exited"]
 Signal = Literal["stop", "continue", "interrupt", "terminate"]
 """`stop` takes the agent off the devices and `continue` puts it back; `interrupt` ends its calls in flight; `terminate` ends it."""
 
+LimitName = Literal["tokens_per_minute", "turns", "calls", "processes", "contexts", "files", "bytes"]
+"""What is limited per principal: tokens of prompts and answers, turns and calls in flight, living agents, what is kept and its bytes."""
+
+Amount = Annotated[int, Meta(ge=0, le=1 << 53)]
+"""So many of what a limit counts."""
+
 
 class Process(msgspec.Struct, frozen=True):
     """An agent as others see it."""
@@ -54,6 +60,23 @@ class Ended(msgspec.Struct, frozen=True):
     pid: Pid
     code: int
     reason: ShortText
+
+
+class Meter(msgspec.Struct, frozen=True):
+    """One limit of a principal and how much of it is used; `used` can be above `allowed`, as an answer under way is not cut."""
+
+    limit: LimitName
+    used: Amount
+    allowed: Amount
+    window_s: float
+    """Seconds in which all of it comes back by itself; 0: it is free again when something ends or is deleted."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """All limits of a principal."""
+
+    principal: Principal
+    meters: Annotated[list[Meter], Meta(max_length=64)]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -103,6 +126,26 @@ class Kill(Call[Done], tag="process.kill", frozen=True):
     """End an agent at once: its turns leave the device at the next token and its calls end with `AgentKilledError`."""
 
     pid: Pid
+
+
+class Nice(Call[Done], tag="process.nice", frozen=True):
+    """Move an agent to another scheduling class, from its next turn on; making it more urgent needs a right of its own."""
+
+    pid: Pid
+    priority: Priority
+
+
+class GetUsage(Call[Usage], tag="process.usage", frozen=True):
+    """The limits of a principal and what is used of them: the caller's own, of the user its agent acts for, or of another."""
+
+    principal: Principal | None = None
+
+
+class SetLimits(Call[Usage], tag="process.set_limits", frozen=True):
+    """Give a principal other limits until the kernel stops; those not named stay. None named: back to those of the policy."""
+
+    principal: Principal
+    limits: Annotated[dict[LimitName, Amount], Meta(max_length=64)]
 
 
 class Launch(Call[Done], tag="process.launch", frozen=True):

@@ -3,8 +3,9 @@
 The typed decoder, the gate, the reference page `docs/syscalls.md`, the policy tools and the tests all read this table.
 
 `needs` says what the policy must allow, as pairs of an object and an action. A `{field}` of an object is taken from the request, and
-`{whose}` is `own` where the process or context that the request names belongs to the caller, else its owner. A need whose field the
-request leaves out does not apply; a call without needs is open to every known principal.
+`{whose}` is `own` where the process, context or principal that the request names is the caller's, else its owner. `{raised}` is the same,
+but only where the call makes a process more urgent. A need whose field the request leaves out does not apply; a call without needs is open
+to every known principal.
 """
 
 from dataclasses import dataclass
@@ -83,12 +84,15 @@ def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str 
 
 TABLE: tuple[Row, ...] = (
     # flags: m mutates, c control, a agent
-    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", flags="m"),
+    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
     row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
     row(process.Exit, "process/{whose}:exit", flags="mc"),
     row(process.SendSignal, "process/{whose}:signal", flags="mc"),
     row(process.Kill, "process/{whose}:kill", flags="mc"),
+    row(process.Nice, "process/{whose}:nice", "process/{raised}:raise", "priority/{priority}:use", flags="mc"),
+    row(process.GetUsage, "quota/{whose}:read", flags="c"),
+    row(process.SetLimits, "quota/{principal}:set", flags="mc"),
     row(process.Launch, "app/{app}:run", flags="m"),
     row(process.ReportCrash, "app/{app}:run", flags="m"),
     row(model.Generate, "model/{model}:generate", "context/{whose}:read", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),

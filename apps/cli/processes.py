@@ -1,8 +1,10 @@
-"""`kernos ps` and `kernos kill`: the agents of the process table."""
+"""`kernos ps`, `kernos kill` and `kernos nice`: the agents of the process table."""
+
+from typing import get_args
 
 import click
 
-from kernos.syscalls.process import Kill, ListProcesses, Process, SendSignal, Signal
+from kernos.syscalls.process import Kill, ListProcesses, Nice, Priority, Process, SendSignal, Signal
 
 from .output import json_option, print_json, print_table, span
 from .session import ask
@@ -50,3 +52,15 @@ def kill(pid: int, signal: Signal | None) -> None:
     """
     ask(SendSignal(pid=pid, signal=signal) if signal else Kill(pid=pid), urgent=True)
     click.echo(f"Sent {signal} to agent {pid}." if signal else f"Killed agent {pid}.")
+
+
+@click.command()
+@click.argument("pid", type=click.IntRange(min=1))
+@click.argument("priority", metavar="CLASS", type=click.Choice(get_args(Priority)))
+def nice(pid: int, priority: Priority) -> None:
+    """Move the agent PID to CLASS: realtime, interactive, normal or batch, from its next turn on.
+
+    One's own agents may become less urgent; to make one more urgent is a right that the policy gives.
+    """
+    ask(Nice(pid=pid, priority=priority), urgent=True)
+    click.echo(f"Agent {pid} is {priority} from its next turn on.")

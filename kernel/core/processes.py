@@ -4,13 +4,14 @@ A life follows `TRANSITIONS` and nothing else; an illegal step raises `IllegalTr
 running, queued or waiting is no state of its own but read off the agent's calls in flight, so it cannot disagree with them.
 """
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
 from kernos.syscalls.process import Priority
 
 from ..limits import STORY_LINES
+from .quotas import Payers
 
 
 class Life(Enum):
@@ -67,9 +68,19 @@ class Process:
         """Who owns what it makes: the user it acts for, else its app."""
         return self.user or self.principal
 
+    @property
+    def payers(self) -> Payers:
+        """Who is charged for what it does: its app, and the user it acts for."""
+        return payers_of(self.principal, self.user)
+
     def tell(self, now: float, line: str) -> None:
         """Add a line to the story."""
         self.story.append(f"{now - self.born:.3f} s: {line}")
+
+
+def payers_of(principal: str, user: str | None) -> Payers:
+    """Who is charged for an agent of a principal that acts for a user."""
+    return (principal,) if user is None or user == principal else (principal, user)
 
 
 @dataclass
@@ -79,8 +90,8 @@ class ProcessTable:
     rows: dict[int, Process] = field(default_factory=dict)
     ended: dict[int, Process] = field(default_factory=dict)
     """Rows nobody has collected yet, oldest first."""
-    living_of: Counter[str] = field(default_factory=Counter)
-    """Living agents per principal."""
+    living: int = 0
+    """Agents that have not ended."""
     last_pid: int = 0
 
     def spawn(self, name: str, principal: str, user: str | None, priority: Priority, parent: int, os_pid: int, now: float) -> Process:
@@ -88,7 +99,7 @@ class ProcessTable:
         self.last_pid += 1
         process = Process(self.last_pid, name, principal, user, parent, priority, now, os_pid)
         self.rows[process.pid] = process
-        self.living_of[principal] += 1
+        self.living += 1
         process.tell(now, f"spawned as {name} by {principal}")
         return process
 
@@ -107,7 +118,7 @@ class ProcessTable:
         self.step(process, "exit", now)
         process.code, process.reason = code, reason
         self.ended[process.pid] = process
-        self.living_of[process.principal] -= 1
+        self.living -= 1
 
     def in_program(self, os_pid: int) -> list[Process]:
         """Living agents of one program."""

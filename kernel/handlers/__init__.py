@@ -12,7 +12,19 @@ from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, 
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
-from kernos.syscalls.process import Exit, Kill, Launch, ListProcesses, ReportCrash, SendSignal, Spawn, Wait
+from kernos.syscalls.process import (
+    Exit,
+    GetUsage,
+    Kill,
+    Launch,
+    ListProcesses,
+    Nice,
+    ReportCrash,
+    SendSignal,
+    SetLimits,
+    Spawn,
+    Wait,
+)
 from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
@@ -26,6 +38,9 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     Exit: process.exit_,
     SendSignal: process.signal,
     Kill: process.kill,
+    Nice: process.nice,
+    GetUsage: process.usage,
+    SetLimits: process.set_limits,
     Launch: process.launch,
     ReportCrash: process.report_crash,
     Generate: model.generate,

@@ -19,13 +19,13 @@ from ..tickets import Ticket
 
 def open_(system: System, ticket: Ticket, call: OpenContext) -> ContextInfo:
     """Open or make."""
-    return _info(system.contexts.open(ticket.agent.owner, call.name, system.new_id()))
+    return _info(system.contexts.open(ticket.agent.owner, call.name, system.new_id(), ticket.payers, system.host.now))
 
 
 def append(system: System, ticket: Ticket, call: AppendContext) -> ContextInfo:
     """Put messages at the end."""
     context = system.contexts.get(call.context)
-    context.append(call.messages)
+    context.append(call.messages, system.host.now)
     return _info(context)
 
 

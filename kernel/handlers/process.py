@@ -5,36 +5,41 @@ from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError
 from kernos.syscalls.process import (
     Ended,
     Exit,
+    GetUsage,
     Kill,
     Launch,
     ListProcesses,
+    Nice,
     Process,
     Processes,
     ReportCrash,
     SendSignal,
+    SetLimits,
     Spawn,
     Spawned,
     State,
+    Usage,
     Verdict,
     Wait,
 )
 
 from ..core import processes, scheduler
-from ..core.processes import Life
+from ..core.processes import Life, payers_of
 from ..core.supervision import RestartIntensity
-from ..limits import APP_RESTART_DELAY_S, PROCESSES, PROCESSES_PER_PRINCIPAL
+from ..limits import APP_RESTART_DELAY_S, PROCESSES
 from ..system import System
 from ..tickets import LATER, Later, Ticket
 
 
 def spawn(system: System, ticket: Ticket, call: Spawn) -> Spawned:
     """Make an agent of the caller's principal."""
-    table = system.processes
-    if len(table.rows) >= PROCESSES or table.living_of[ticket.principal] >= PROCESSES_PER_PRINCIPAL:
-        raise LimitError(f"{ticket.principal} may have {PROCESSES_PER_PRINCIPAL} agents, all together {PROCESSES}. End some.")
+    table, now = system.processes, system.host.now
+    if len(table.rows) >= PROCESSES:
+        raise LimitError(f"There are {PROCESSES} agents, and no room for more. End some.")
     parent = ticket.process.pid if ticket.process else 0
     user = call.user or (ticket.process.user if ticket.process else None)
-    process = table.spawn(call.name, ticket.principal, user, call.priority, parent, ticket.client.os_pid, system.host.now)
+    system.quotas.take(payers_of(ticket.principal, user), {"processes": 1}, now)
+    process = table.spawn(call.name, ticket.principal, user, call.priority, parent, ticket.client.os_pid, now)
     return Spawned(process.pid)
 
 
@@ -85,6 +90,26 @@ def kill(system: System, ticket: Ticket, call: Kill) -> Done:
     """End an agent at once."""
     system.end_agent(_living(system, call.pid), -9, f"killed by {ticket.principal}")
     return Done()
+
+
+def nice(system: System, ticket: Ticket, call: Nice) -> Done:
+    """Change the class; turns under way keep theirs."""
+    process = _living(system, call.pid)
+    process.tell(system.host.now, f"class {process.priority} -> {call.priority} by {ticket.principal}")
+    process.priority = call.priority
+    return Done()
+
+
+def usage(system: System, ticket: Ticket, call: GetUsage) -> Usage:
+    """What is used of the limits."""
+    principal = call.principal or ticket.principal
+    return Usage(principal, system.quotas.usage(principal, system.host.now))
+
+
+def set_limits(system: System, ticket: Ticket, call: SetLimits) -> Usage:
+    """Change limits until the kernel stops."""
+    system.quotas.set_limits(call.principal, call.limits)
+    return Usage(call.principal, system.quotas.usage(call.principal, system.host.now))
 
 
 def launch(system: System, ticket: Ticket, call: Launch) -> Done:

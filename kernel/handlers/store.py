@@ -10,7 +10,7 @@ from ..tickets import Ticket
 
 def put(system: System, ticket: Ticket, call: PutFile) -> File:
     """Write whole."""
-    return _view(system.files.put(ticket.agent.owner, call.path, call.data, call.expect))
+    return _view(system.files.put(ticket.agent.owner, call.path, call.data, call.expect, ticket.payers, system.host.now))
 
 
 def get(system: System, ticket: Ticket, call: GetFile) -> FileData:

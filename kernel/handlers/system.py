@@ -28,7 +28,7 @@ def status(system: System, ticket: Ticket, call: GetStatus) -> Status:
         boot_ms=system.boot_ms,
         state="draining" if system.draining else "serving",
         clients=system.host.clients,
-        agents=sum(system.processes.living_of.values()),
+        agents=system.processes.living,
         calls=system.calls,
         refused=system.refused,
         in_flight=len(system.gate.in_flight),

@@ -6,8 +6,11 @@ live enforcer was measured to answer wrongly while it reloads. The model (`model
 * a rule's subject is a principal, a role of it, or `kind:*` for every principal of a kind;
 * a rule's object is a path in which `*` is one segment and `**`, at the end, any number;
 * deny overrides allow.
+
+How much each principal may use (`limits.toml`) is law too: the snapshot holds it, and the hash covers it.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -15,7 +18,9 @@ from pathlib import Path
 
 import casbin
 
+from ..core.quotas import Limits
 from ..limits import DECISIONS
+from .allowances import Allowances, read_allowances
 from .rules import PolicyError, Rules, read_rules
 
 
@@ -30,12 +35,14 @@ class Verdict:
 class Policy:
     """A snapshot."""
 
-    def __init__(self, model: Path, rules: Rules) -> None:
+    def __init__(self, model: Path, rules: Rules, allowances: Allowances) -> None:
         self.rules = rules
-        self.hash = rules.hash
+        self.hash = hashlib.sha256(f"{rules.hash} {allowances.hash}".encode()).hexdigest()[:16]
         self.cache: dict[tuple[str, str, str], Verdict] = {}
         self._places = {(rule.subject, rule.object, rule.action, rule.effect): str(rule) for rule in rules.rules}
         self._enforcer = _enforcer(model, rules)
+        self._allowances = allowances
+        self._limits: dict[str, Limits] = {}
 
     def allows(self, subject: str, object_: str, action: str) -> bool:
         """Whether the subject may do this to the object."""
@@ -52,6 +59,18 @@ class Policy:
             self.cache[question] = verdict
         return verdict
 
+    def limits(self, principal: str) -> Limits:
+        """How much a principal may use."""
+        limits = self._limits.get(principal)
+        if limits is None:
+            if len(self._limits) >= DECISIONS:
+                self._limits.clear()
+            limits = self._limits[principal] = self._allowances.of(principal, self._roles(principal))
+        return limits
+
+    def _roles(self, principal: str) -> set[str]:
+        return set(self._enforcer.get_implicit_roles_for_user(principal))
+
     def _ask(self, question: tuple[str, str, str]) -> Verdict:
         allowed, explained = self._enforcer.enforce_ex(*question)
         return Verdict(bool(allowed), self._places.get(tuple(explained[:4]), "") if explained else "")
@@ -64,7 +83,7 @@ def load_policy(folder: Path) -> Policy:
         raise PolicyError(f"{model}: missing. It is part of Kernos; restore the shipped policies.")
     if model.read_bytes() != (files("kernos.policies") / "model.conf").read_bytes():
         raise PolicyError(f"{model}: not the one of this Kernos. It is not for editing; restore the shipped one.")
-    return Policy(model, read_rules(folder))
+    return Policy(model, read_rules(folder), read_allowances(folder))
 
 
 def _enforcer(model: Path, rules: Rules) -> casbin.Enforcer:

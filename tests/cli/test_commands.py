@@ -13,18 +13,21 @@ from kernos.syscalls import Call, Done
 from kernos.syscalls.errors import BusyError, DeniedError
 from kernos.syscalls.model import ListModels, LoadModel, Model, Models
 from kernos.syscalls.policy import CheckPolicy, Decision, GetPolicy, PolicyStatus
-from kernos.syscalls.process import Kill, ListProcesses, Process, Processes, SendSignal
+from kernos.syscalls.process import GetUsage, Kill, ListProcesses, Meter, Nice, Process, Processes, SendSignal, Usage
 from kernos.syscalls.system import Device, GetStatus, Status
 
 Shell = Callable[..., Result]
 
 AGENT = Process(3, "desk[1]", "app:shop", "user:ann", 0, "normal", "idle", 65.0, 4, 120, 40)
+USAGE = Usage("user:ann", [Meter("tokens_per_minute", 150, 200, 60.0), Meter("turns", 1, 4, 0.0)])
 MODEL = Model("tiny", "decoder", "ready", "cpu:0", 2_048, 269_000_000, "hf:org/tiny")
 DEVICE = Device("cpu:0", "up", 77, "CPU", 1, 8, 0)
 STATUS = Status("0.1.0", "1.0", 42, 7_500.0, 180.0, "serving", 1, 1, 9, 2, 0, 0, "abc", [DEVICE])
 
 PRINTING: list[tuple[tuple[str, ...], type[Call[Any]], Any]] = [
     (("ps",), ListProcesses, Processes([AGENT])),
+    (("usage",), GetUsage, USAGE),
+    (("usage", "user:ann"), GetUsage, USAGE),
     (("models",), ListModels, Models([MODEL], "tiny", "")),
     (("models", "load", "tiny"), LoadModel, MODEL),
     (("status",), GetStatus, STATUS),
@@ -54,7 +57,19 @@ def test_help_lists_commands_in_the_order_of_work(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("ps",), ("models",), ("models", "load", "m"), ("status",), ("stop",), ("kill", "1"), ("policy", "status")], ids=" ".join
+    "command",
+    [
+        ("ps",),
+        ("models",),
+        ("models", "load", "m"),
+        ("status",),
+        ("stop",),
+        ("kill", "1"),
+        ("nice", "1", "batch"),
+        ("usage",),
+        ("policy", "status"),
+    ],
+    ids=" ".join,
 )
 def test_without_a_kernel_the_exit_code_is_3(shell: Shell, command: tuple[str, ...]) -> None:
     result = shell(*command)
@@ -97,6 +112,20 @@ def test_kill_sends_what_was_asked(shell: Shell, kernel: Any) -> None:
     assert kernel.calls == [Kill(pid=3), SendSignal(pid=3, signal="stop")]
 
 
+def test_nice_moves_an_agent_to_a_class(shell: Shell, kernel: Any) -> None:
+    kernel.answers[Nice] = Done()
+    assert shell("nice", "3", "batch").stdout == "Agent 3 is batch from its next turn on.\n"
+    assert kernel.calls == [Nice(pid=3, priority="batch")]
+
+
+def test_usage_is_a_row_per_limit(shell: Shell, kernel: Any) -> None:
+    kernel.answers[GetUsage] = USAGE
+    rows = [line.split() for line in shell("usage").stdout.splitlines()]
+    assert rows[1:] == [["tokens_per_minute", "150", "200", "1m00s"], ["turns", "1", "4", "-"]]
+    shell("usage", "user:ann")
+    assert kernel.calls == [GetUsage(), GetUsage(principal="user:ann")]
+
+
 def test_denied_is_exit_code_4_and_names_the_facts(shell: Shell, kernel: Any) -> None:
     kernel.answers[ListProcesses] = DeniedError("No.", subject="app:x", object="process/all", action="list", policy="abc", rule="")
     result = shell("ps", "--all")
@@ -120,7 +149,9 @@ def test_policy_check_answers_by_exit_code(shell: Shell, kernel: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("run", "nothing"), ("bench", "nothing"), ("logs", "nothing"), ("kill", "0"), ("kill", "x")], ids=" ".join
+    "command",
+    [("run", "nothing"), ("bench", "nothing"), ("logs", "nothing"), ("kill", "0"), ("kill", "x"), ("nice", "1", "urgent")],
+    ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(shell: Shell, command: tuple[str, ...]) -> None:
     assert shell(*command).exit_code == 2

@@ -107,13 +107,13 @@ def test_needs_are_made_of_fields_of_the_request(row: Row) -> None:
     for thing, action in row.needs:
         assert thing
         assert action.isalpha()
-        assert set(fields_of(thing)) - {"whose"} <= set(row.call.__struct_fields__)
+        assert set(fields_of(thing)) - {"whose", "raised"} <= set(row.call.__struct_fields__)
 
 
 @each_row
 def test_whose_stands_where_something_is_named(row: Row) -> None:
-    asks = any("whose" in fields_of(thing) for thing, _ in row.needs)
-    assert not asks or {"pid", "context"} & set(row.call.__struct_fields__)
+    asks = any({"whose", "raised"} & set(fields_of(thing)) for thing, _ in row.needs)
+    assert not asks or {"pid", "context", "principal"} & set(row.call.__struct_fields__)
 
 
 @each_row

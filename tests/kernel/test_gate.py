@@ -61,8 +61,8 @@ dict_of_handlers: dict[Any, Any] = HANDLERS
 
 def in_flight(world: World) -> tuple[int, int, int]:
     """The three books of calls in flight, which must agree."""
-    gate = world.gate
-    return len(gate.in_flight), sum(gate.by_principal.values()), len({id(ticket) for ticket in gate.in_flight.values()})
+    gate, books = world.gate, world.system.quotas.books.values()
+    return len(gate.in_flight), sum(book.held["calls"] for book in books), len({id(ticket) for ticket in gate.in_flight.values()})
 
 
 def last_error(app: App) -> tuple[int, str]:
@@ -230,14 +230,14 @@ class TestAuthority:
         world.connect("app:other").call(Ping())
 
     def test_every_need_is_asked(self, tmp_path: Path) -> None:
-        world = make_world(tmp_path, policy="p, app:*, process/*, *, allow\n")
+        world = make_world(tmp_path, policy="p, app:*, process/*, *, allow\np, app:*, priority/*, use, allow\n")
         app = world.connect("app:shop")
         app.spawn()
         error = app.refused(Spawn(name="x", user="user:anna"))
         assert (error.details["object"], error.details["action"]) == ("principal/user:anna", "represent")
 
     def test_a_need_whose_field_is_left_out_does_not_apply(self, tmp_path: Path, tiny_store: Path) -> None:
-        rules = "p, app:*, process/*, *, allow\np, app:*, model/*, *, allow\n"
+        rules = "p, app:*, process/*, *, allow\np, app:*, priority/*, use, allow\np, app:*, model/*, *, allow\n"
         world = make_world(tmp_path, policy=rules, store=tiny_store)
         agent = world.connect("app:shop").spawn()
         assert agent.send(Generate(model="tiny", messages=[Message("user", "hi")])).open
@@ -255,7 +255,8 @@ class TestAuthority:
         ],
     )
     def test_an_agent_has_the_rights_of_app_and_user_together(self, tmp_path: Path, rules: str, allowed: bool) -> None:
-        spawning = "p, app:shop, process/*, spawn, allow\np, app:shop, principal/user:anna, represent, allow\n"
+        rights = ("process/*, spawn", "priority/normal, use", "principal/user:anna, represent")
+        spawning = "".join(f"p, app:shop, {right}, allow\n" for right in rights)
         world = make_world(tmp_path, policy=spawning + rules)
         agent = world.connect("app:shop").spawn(user="user:anna")
         error = agent.refused(GetFile(path="x"))
@@ -287,6 +288,7 @@ class TestAuthority:
 WHOSE = """\
 p, app:*, process/own, *, allow
 p, app:*, process/*, spawn, allow
+p, app:*, priority/normal, use, allow
 p, app:*, context/own, *, allow
 p, app:*, principal/*, represent, allow
 p, user:*, process/own, *, allow
@@ -358,8 +360,8 @@ class TestWhose:
 
 
 class TestInFlight:
-    def test_a_principal_has_a_limit(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT_PER_PRINCIPAL", 3)
+    def test_a_principal_has_a_limit(self, world: World, agent: App) -> None:
+        world.system.quotas.set_limits("app:shop", {"calls": 3})
         calls = [waiting(agent) for _ in range(3)]
         error = agent.refused(Receive(mailbox="queue/empty"))
         assert isinstance(error, LimitError)
@@ -394,7 +396,6 @@ class TestInFlight:
         for call in calls:
             agent.call(Cancel(id=call.id))
         assert in_flight(world) == (0, 0, 0)
-        assert not world.gate.by_principal
         assert not agent.client.tickets
 
     def test_a_light_call_on_a_thread_takes_no_id_that_is_in_flight(self, tmp_path: Path, tiny_store: Path) -> None:
@@ -407,9 +408,9 @@ class TestInFlight:
         assert not call.open
         assert in_flight(world) == (0, 0, 0)
 
-    def test_calls_on_threads_are_limited_too(self, tmp_path: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gate_module, "CALLS_IN_FLIGHT_PER_PRINCIPAL", 3)
+    def test_calls_on_threads_are_limited_too(self, tmp_path: Path, tiny_store: Path) -> None:
         world = make_world(tmp_path, store=tiny_store)
+        world.system.quotas.set_limits("app:shop", {"calls": 3})
         agent = world.connect("app:shop").spawn()
         for _ in range(10):
             agent.send(CountTokens(model="tiny", text="x"))
@@ -664,7 +665,7 @@ class TestGone:
     def test_when_its_program_ends_its_agents_end(self, world: World, agent: App) -> None:
         world.system.program_died(agent.client.os_pid)
         assert world.system.processes.rows[agent.pid].reason == "its program has ended"
-        assert world.system.processes.living_of["app:shop"] == 0
+        assert world.system.processes.living == 0
 
 
 # --- defects of the kernel ---------------------------------------------------------------------------------------------------------
@@ -733,6 +734,9 @@ class TestControl:
             "process.exit",
             "process.signal",
             "process.kill",
+            "process.nice",
+            "process.usage",
+            "process.set_limits",
             "system.ping",
             "system.status",
             "system.cancel",

@@ -55,8 +55,8 @@ class TestSpawn:
         assert (one.name, one.principal, one.user, one.parent, one.priority) == ("parent", "app:shop", "user:anna", 0, "batch")
         assert (two.pid, two.parent, two.user, two.priority) == (child.pid, parent.pid, "user:anna", "normal")
 
-    def test_a_principal_has_a_limit(self, world: World, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(handler, "PROCESSES_PER_PRINCIPAL", 2)
+    def test_a_principal_has_a_limit(self, world: World, app: App) -> None:
+        world.system.quotas.set_limits("app:shop", {"processes": 2})
         first = app.spawn()
         app.spawn()
         assert isinstance(app.refused(Spawn(name="x")), LimitError)

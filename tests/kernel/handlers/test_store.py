@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernos.kernel.memory import contexts, files
+from kernos.kernel.memory import contexts
 from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
 from kernos.syscalls.errors import ConflictError, LimitError, NotFoundError
 from kernos.syscalls.model import Message
@@ -60,9 +60,8 @@ class TestFiles:
         assert [file.path for file in agent.call(ListFiles()).files] == ["a/1", "a/2", "ab", "b"]
         assert [file.path for file in agent.call(ListFiles(prefix="a/")).files] == ["a/1", "a/2"]
 
-    def test_limits_of_an_owner(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(files, "FILES_PER_OWNER", 2)
-        monkeypatch.setattr(files, "STORE_BYTES_PER_OWNER", 10)
+    def test_limits_of_an_owner(self, world: World, agent: App) -> None:
+        world.system.quotas.set_limits("app:shop", {"files": 2, "bytes": 10})
         agent.call(PutFile(path="a", data=bytes(6)))
         assert isinstance(agent.refused(PutFile(path="b", data=bytes(5))), LimitError)
         agent.call(PutFile(path="a", data=bytes(10)))  # what it replaces does not count
@@ -108,8 +107,8 @@ class TestContexts:
         world.connect("app:other").spawn().call(OpenContext(name="c"))
         assert [info.name for info in agent.call(ListContexts()).contexts] == ["a", "b"]
 
-    def test_the_number_is_bounded(self, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(contexts, "CONTEXTS_PER_OWNER", 1)
+    def test_the_number_is_bounded(self, world: World, agent: App) -> None:
+        world.system.quotas.set_limits("app:shop", {"contexts": 1})
         agent.call(OpenContext(name="a"))
         assert isinstance(agent.refused(OpenContext(name="b")), LimitError)
         agent.call(OpenContext(name="a"))

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from kernos.kernel.boot import install_policies
 from kernos.kernel.security import policy as policy_module
+from kernos.kernel.security.allowances import read_allowances
 from kernos.kernel.security.policy import Policy, kind_of, load_policy, match_path
 from kernos.kernel.security.rules import Rule, Rules
 from tests.kernel.fakes import examples, make_places, make_policy
 
-MODEL = Path(__file__).parents[3] / "policies" / "model.conf"
+POLICIES = Path(__file__).parents[3] / "policies"
+MODEL = POLICIES / "model.conf"
+SHIPPED = read_allowances(POLICIES)
 
 
 # --- patterns ----------------------------------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ roles = st.lists(st.tuples(st.sampled_from(SUBJECTS), st.sampled_from(("role:x",
 @given(st.lists(rule, min_size=1, max_size=8), roles)
 def test_decisions_are_those_of_the_oracle(rules: list[Rule], members: list[tuple[str, str]]) -> None:
     oracle = Oracle(tuple(rules), tuple(members))
-    policy = Policy(MODEL, Rules(oracle.rules, oracle.roles, "hash"))
+    policy = Policy(MODEL, Rules(oracle.rules, oracle.roles, "hash"), SHIPPED)
     for subject, object_, action in product(("app:a", "user:u", "app:stranger"), OBJECTS, ACTIONS):
         allow, deny = (oracle.matching(subject, object_, action, effect) for effect in ("allow", "deny"))
         verdict = policy.decide(subject, object_, action)
@@ -231,6 +234,14 @@ MAY = [
     (APP, "principal/user:anna", "represent"),
     (APP, "process/greeter", "spawn"),
     (APP, "process/own", "kill"),
+    (APP, "process/own", "nice"),
+    (APP, "priority/batch", "use"),
+    (APP, "priority/normal", "use"),
+    (APP, "priority/interactive", "use"),
+    (APP, "quota/own", "read"),
+    ("app:other", "priority/normal", "use"),
+    ("user:anna", "priority/batch", "use"),
+    ("user:anna", "quota/own", "read"),
     (APP, "context/own", "append"),
     (APP, "store/orders/1", "write"),
     (APP, "system", "ping"),
@@ -246,6 +257,17 @@ MAY_NOT = [
     (APP, "model/smollm2-135m", "load"),
     (APP, "model/smollm2-135m", "unload"),
     (APP, "process/all", "list"),
+    (APP, "process/own", "raise"),
+    (APP, "process/app:finance_monitor", "nice"),
+    (APP, "priority/realtime", "use"),
+    (APP, "quota/app:finance_monitor", "read"),
+    (APP, "quota/user:anna", "read"),
+    (APP, "quota/app:customer_service", "set"),
+    (APP, "quota/own", "set"),
+    ("app:other", "priority/interactive", "use"),
+    ("user:anna", "priority/interactive", "use"),
+    ("user:anna", "quota/user:anna", "set"),
+    ("user:anna", "process/own", "raise"),
     (APP, "process/app:finance_monitor", "kill"),
     (APP, "process/app:finance_monitor", "signal"),
     (APP, "process/app:finance_monitor", "wait"),
