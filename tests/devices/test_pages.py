@@ -476,3 +476,23 @@ def test_the_real_model_goes_on_after_a_stay_on_disk(
     again = kernel.bench.begin(prompt + expected[:20], 64, resumed=20, pages=slots, cached=held)
     kernel.bench.drain()
     assert kernel.bench.tokens[seq] + kernel.bench.tokens[again] == expected
+
+
+def test_a_turn_that_ended_by_itself_holds_all_its_tokens(smollm: Path, new_bench: Callable[..., Any], tokenizer: Any) -> None:
+    """The end-of-sequence token was the last one produced, so the KV of all those that were sent is there for the next turn."""
+    kernel = Kernel(new_bench(smollm, pages=4))
+    prompt = tokenizer.encode("<|im_start|>user\nSay: yes<|im_end|>\n<|im_start|>assistant\nYes.").ids
+    seq = kernel.bench.begin(prompt, 100, sampling=Sampling(), keep=True)
+    held = 0
+    while not kernel.bench.finish.get(seq):
+        held = kernel.held(seq)
+    tokens = kernel.bench.tokens[seq]
+    assert kernel.bench.finish[seq] == "stop"
+    assert held == len(prompt) + len(tokens)
+    slots = list(range(-(-held // PAGE)))
+    assert isinstance(kernel.save(seq, 0, slots), Saved)
+    kernel.bench.driver.stop(Stop(seq))
+    following = prompt + tokens + tokenizer.encode("<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n").ids
+    again = kernel.bench.begin(following, 12, pages=slots, cached=held)
+    kernel.bench.drain()
+    assert kernel.bench.tokens[again] == kernel.bench.run(following, 12)
