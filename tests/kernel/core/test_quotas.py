@@ -166,7 +166,8 @@ class TestHeld:
     @examples(100)
     @given(st.lists(st.tuples(st.sampled_from([(SHOP,), (ANNA,), BOTH]), st.sampled_from(NAMES[1:]), st.integers(1, 4), st.booleans())))
     def test_what_is_held_is_what_was_taken_and_not_given_back(self, moves: list[tuple[Any, Any, int, bool]]) -> None:
-        quotas, held = books(), []
+        quotas = books()
+        held: list[tuple[Any, Any]] = []
         for payers, name, amount, back in moves:
             if back and held:
                 quotas.give(*held.pop())
