@@ -37,7 +37,9 @@ class Allowances:
         own = self.tables.get(principal, {})
         of_roles = [self.tables[role] for role in roles if role in self.tables]
         of_kind = self.tables.get(principal.partition(":")[0] + ":*", {})
-        best = {name: max(table[name] for table in of_roles if name in table) for table in of_roles for name in table}
+        best: dict[LimitName, int] = {}
+        for table in of_roles:
+            best |= {name: max(amount, best.get(name, 0)) for name, amount in table.items()}
         return {**self.default, **of_kind, **best, **own}
 
 

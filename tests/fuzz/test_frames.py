@@ -17,7 +17,7 @@ from kernos.syscalls.context import AppendContext, OpenContext, ReadContext
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, Message
 from kernos.syscalls.places import read_connection
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
-from kernos.syscalls.process import Exit, Kill, ListProcesses, ReportCrash, SendSignal, Spawn, Wait
+from kernos.syscalls.process import Exit, GetUsage, Kill, ListProcesses, Nice, ReportCrash, SendSignal, SetLimits, Spawn, Wait
 from kernos.syscalls.store import GetFile, ListFiles, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
@@ -40,6 +40,9 @@ REQUESTS: list[Call[object]] = [
     Exit(pid=99, code=3, reason="done"),
     SendSignal(pid=99, signal="stop"),
     Kill(pid=99),
+    Nice(pid=99, priority="batch"),
+    GetUsage(principal="user:ann"),
+    SetLimits(principal="user:ann", limits={"turns": 1}),
     ReportCrash(app="fuzz", code=1),
     Generate(model="smollm2-135m", messages=[HI], max_tokens=2, stop=["x"], schema="{}", seed=1),
     Embed(model="minilm", texts=["text"]),

@@ -110,6 +110,8 @@ class TestFirstBoot:
         policy = load_policy(folder)
         assert policy.allows("admin:anna", "system", "stop")
         assert not policy.allows("admin:bert", "system", "stop")
+        assert policy.limits("admin:anna")["turns"] > policy.limits("admin:bert")["turns"]
+        assert (folder / "limits.toml").is_file()
         assert {file.name for file in (folder / "policy.d").iterdir()} >= {"00-system.csv", "20-customer-service.csv", "90-local.csv"}
 
     def test_the_kernels_key_is_not_a_client(self, where: Places) -> None:

@@ -167,7 +167,7 @@ class TestHeld:
     @given(st.lists(st.tuples(st.sampled_from([(SHOP,), (ANNA,), BOTH]), st.sampled_from(NAMES[1:]), st.integers(1, 4), st.booleans())))
     def test_what_is_held_is_what_was_taken_and_not_given_back(self, moves: list[tuple[Any, Any, int, bool]]) -> None:
         quotas = books()
-        held: list[tuple[Any, dict[Any, int]]] = []
+        held: list[tuple[Any, Any]] = []
         for payers, name, amount, back in moves:
             if back and held:
                 quotas.give(*held.pop())
