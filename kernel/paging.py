@@ -7,12 +7,16 @@ are there. A device that dies takes its pages with it; its turns are then comput
 
 from typing import TYPE_CHECKING
 
-from .core.pages import PagePool, Table
+from .core.pages import PageHash, PagePool, Table
 from .devices.messages import PAGE, Save
 
 if TYPE_CHECKING:
     from .system import System
     from .turns import Answer
+
+
+Claim = tuple[str, PageHash]
+"""A page of a model that is being computed."""
 
 
 class Paging:
@@ -23,6 +27,10 @@ class Paging:
         self.pools: dict[str, PagePool] = {}
         self.saving: dict[tuple[int, int], tuple[Answer, Table]] = {}
         """Orders to save on their way, by sequence and first page, and the table as it will be."""
+        self.computing: dict[Claim, Answer] = {}
+        """Pages that running turns are about to compute and others will find."""
+        self.expecting: dict[Claim, list[Answer]] = {}
+        """Turns that come after them instead of computing the same."""
 
     def up(self, model: str, page_bytes: int) -> None:
         """A model is ready, with an empty pool."""
@@ -35,11 +43,39 @@ class Paging:
         self.pools.pop(model, None)
         self.saving = {key: order for key, order in self.saving.items() if order[0].model.name != model}
 
+    def expects(self, answer: "Answer") -> bool:
+        """Whether a running turn is just computing what this new one would compute first; it is then submitted when that is done."""
+        claim = self._claim(answer)
+        if claim is None or claim not in self.computing:
+            return False
+        self.expecting.setdefault(claim, []).append(answer)
+        return True
+
     def find(self, answer: "Answer") -> None:
         """Give a turn that has no pages those of the longest beginning that somebody has computed already."""
         pool = self.pools.get(answer.model.name)
         if pool is not None and not answer.table.tokens:
             answer.table = pool.match(_scope(answer), answer.context)
+            claim = self._claim(answer)
+            if claim is not None:
+                self.computing.setdefault(claim, answer)
+
+    def settle(self, answer: "Answer") -> None:
+        """What a turn was about to compute is there, or will not be: let those that expect it go on."""
+        for claim in [claim for claim, computing in self.computing.items() if computing is answer]:
+            del self.computing[claim]
+            for expecting in self.expecting.pop(claim, []):
+                self.system.turns.submit(expecting)
+
+    def settle_unless_saving(self, answer: "Answer") -> None:
+        """As `settle`, unless its pages are on their way: then their arrival settles it."""
+        if not any(order[0] is answer for order in self.saving.values()):
+            self.settle(answer)
+
+    def _claim(self, answer: "Answer") -> "Claim | None":
+        pool = self.pools.get(answer.model.name)
+        page = pool.unknown(_scope(answer), answer.prompt) if pool is not None else None
+        return None if page is None else (answer.model.name, page)
 
     def keep(self, answer: "Answer", tokens: int) -> None:
         """Order the first `tokens` tokens of a running turn to be saved, as far as its table lacks them; without room nothing is."""
@@ -57,6 +93,8 @@ class Paging:
         answer, table = self.saving.pop((seq, first), (None, None))
         if answer is not None and answer.table is table and table is not None:
             self.pools[answer.model.name].publish(_scope(answer), table, answer.context)
+        if answer is not None:
+            self.settle(answer)
 
     def not_saved(self, seq: int) -> None:
         """The device has not saved pages, as the sequence had ended before the order came."""
@@ -64,6 +102,7 @@ class Paging:
             answer, table = self.saving.pop(key)
             if answer.table is table:
                 self.drop(answer)
+            self.settle(answer)
 
     def drop(self, answer: "Answer") -> None:
         """A turn has ended, or its pages are not to be trusted."""
@@ -71,6 +110,7 @@ class Paging:
         if pool is not None:
             pool.release(answer.table)
         answer.table = Table()
+        self.settle(answer)
 
 
 def _scope(answer: "Answer") -> str:

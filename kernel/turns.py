@@ -156,11 +156,18 @@ class Turns:
         answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
-        agent = ticket.agent
-        agent.prompt_tokens += len(prompt)
-        deadline = float("inf") if ticket.deadline is None else ticket.deadline
-        turn = scheduler.Turn(answer.id, agent.pid, model.name, RANK[agent.priority], limit, len(prompt), deadline)
-        self._handle(scheduler.Submitted(turn))
+        ticket.agent.prompt_tokens += len(prompt)
+        if not self.system.paging.expects(answer):
+            self.submit(answer)
+
+    def submit(self, answer: Answer) -> None:
+        """Hand a turn to the scheduler, unless it has been withdrawn meanwhile."""
+        if answer.id in self.answers:
+            agent, deadline = answer.ticket.agent, answer.ticket.deadline
+            until = float("inf") if deadline is None else deadline
+            prompt, rank = len(answer.prompt), RANK[agent.priority]
+            turn = scheduler.Turn(answer.id, agent.pid, answer.model.name, rank, answer.max_tokens, prompt, until)
+            self._handle(scheduler.Submitted(turn))
 
     # --- the scheduler's actions --------------------------------------------------------------------------------------------------
 
@@ -180,6 +187,7 @@ class Turns:
                     self.system.paging.keep(answer, answer.held)
                 self._command(answer, messages.Stop(answer.seq))
                 answer.running = False
+                self.system.paging.settle(answer)
 
     def _begin(self, answer: Answer, lease: int) -> None:
         self._last_seq += 1
@@ -222,6 +230,7 @@ class Turns:
         else:
             if began and answer.running:  # its whole prompt is computed: others may begin like it
                 self.system.paging.keep(answer, len(answer.prompt) // PAGE * PAGE)
+                self.system.paging.settle_unless_saving(answer)
             self._handle(scheduler.Produced(answer.id, len(output.tokens), output.prefilled))
 
     def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:

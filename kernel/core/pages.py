@@ -65,6 +65,11 @@ class PagePool:
         table.tokens = len(table.slots) * self.page
         return table
 
+    def unknown(self, scope: str, tokens: Sequence[int]) -> PageHash | None:
+        """The first full page of `tokens` that is not in the index; None if there is none."""
+        chain = self._chain(scope, tokens[: max(0, len(tokens) - 1)])
+        return next((hash_ for hash_ in chain if hash_ not in self.index), None)
+
     def extend(self, table: Table, tokens: int) -> list[int] | None:
         """Give a table fresh pages for all of its first `tokens` tokens; the new slots, or None (and nothing is done) if there are too few.
 

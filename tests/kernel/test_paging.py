@@ -67,9 +67,13 @@ def test_a_common_beginning_is_computed_once(paged: World, app: App) -> None:
     sent, first = ask(app.spawn())
     assert (first.pages, first.cached) == ([], 0)
     step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
-    _, early = ask(app.spawn())
-    assert early.cached == 0, "the pages are not there yet"
+    begun = len(paged.commands(Begin))
+    early = app.spawn().send(Generate(model="tiny", messages=[Message("user", LONG)]), stream=True)
+    assert len(paged.commands(Begin)) == begun, "it waits for the pages that the first one computes"
     order = saved(paged)
+    assert paged.begun().cached == SPARED
+    step(paged, paged.begun(), "!", held=len(first.prompt), finish="stop")
+    assert early.result().usage.cached_tokens == SPARED
     assert (order.first, len(order.slots) * PAGE) == (0, SPARED)
     other, second = ask(app.spawn())
     assert (second.pages, second.cached) == (order.slots, SPARED)
@@ -148,3 +152,35 @@ def test_a_full_pool_is_no_reason_to_fail(paged: World, app: App) -> None:
     assert not paged.commands(Save)
     app.call(SendSignal(pid=agent.pid, signal="continue"))
     assert paged.begun().cached == 0
+
+
+@pytest.mark.parametrize("end", ["finished", "killed", "stopped", "crashed"])
+def test_turns_that_expected_pages_go_on_without_them(paged: World, app: App, end: str) -> None:
+    agent = app.spawn()
+    _, first = ask(agent)
+    waits = app.spawn().send(Generate(model="tiny", messages=[Message("user", LONG)]), stream=True)
+    if end == "finished":
+        step(paged, first, "!", held=len(first.prompt), prefilled=len(first.prompt), finish="stop")
+    elif end == "crashed":
+        paged.died()
+        paged.report("decoder", Hello("device:decoder", 1, "cpu", 1))
+        paged.report("decoder", Loaded("tiny", "decoder", 0.1, 1, 8_192, 8, page_bytes=1_000))
+    else:
+        app.call(SendSignal(pid=agent.pid, signal="stop" if end == "stopped" else "terminate"))
+    begin = paged.begun()
+    assert (begin.seq, begin.cached) == (paged.commands(Begin)[-1].seq, 0)
+    assert begin.seq != first.seq
+    if end != "crashed":
+        step(paged, begin, "!", held=len(begin.prompt), prefilled=len(begin.prompt), finish="stop")
+        assert waits.result().text == "!"
+
+
+def test_a_withdrawn_turn_is_not_submitted(paged: World, app: App) -> None:
+    _, first = ask(app.spawn())
+    impatient = app.spawn()
+    impatient.send(Generate(model="tiny", messages=[Message("user", LONG)]), stream=True)
+    app.call(SendSignal(pid=impatient.pid, signal="terminate"))
+    begun = len(paged.commands(Begin))
+    step(paged, first, "!", held=len(first.prompt), prefilled=len(first.prompt), finish="stop")
+    assert len(paged.commands(Begin)) == begun
+    assert not paged.system.paging.expecting

@@ -1,0 +1,80 @@
+"""What a common beginning saves: 16 requests that share 512 tokens, against 16 that share nothing.
+
+Every request has 544 prompt tokens and 16 new ones, and all are sent at once by agents of one app. `prefilled_tokens` is what was computed
+of the shared prompts: 512 + 16 * 32 if the beginning was computed once. Rounds alternate; the gain is the median of the rounds' own.
+"""
+
+import asyncio
+from time import perf_counter
+
+from kernos.syscalls import AsyncKernel
+from kernos.syscalls.model import CountTokens, Generate, Generation, Message
+
+from . import report
+from .kernel import RunningKernel, booted
+from .report import Target, median
+
+REQUESTS, SHARED, OWN, NEW = 16, 512, 32, 16
+FRAME = 14
+"""Tokens of the embedded model's chat template around a system and a user message."""
+TARGETS = {"gain": Target(5.0, at_least=True), "prefilled_tokens": Target(SHARED + REQUESTS * OWN)}
+
+
+def main() -> None:
+    """Measure and publish."""
+    given = report.options(__doc__)
+    with booted() as kernel:
+        model = kernel.load_models()
+        report.publish("prefix", given, asyncio.run(measure(kernel, model, rounds=1 if given.quick else 5)), TARGETS)
+
+
+async def measure(kernel: RunningKernel, model: str, rounds: int) -> dict[str, float]:
+    """The same work with a common beginning and without, in turn."""
+    gains, shared_s, distinct_s, computed = [], [], [], []
+    async with AsyncKernel(kernel.key, where=kernel.where) as connection:
+        for round_ in range(rounds):
+            distinct, alone = await run(connection, [await prompt(connection, model, f"{round_}.{i}", i) for i in range(REQUESTS)], model)
+            shared, together = await run(connection, [await prompt(connection, model, f"{round_}", i) for i in range(REQUESTS)], model)
+            assert all(answer.usage.cached_tokens < 64 for answer in alone), "the distinct prompts were not distinct"
+            gains.append(distinct / shared)
+            shared_s.append(shared)
+            distinct_s.append(distinct)
+            computed.append(float(sum(answer.usage.prompt_tokens - answer.usage.cached_tokens for answer in together)))
+    return {"gain": median(gains), "shared_s": median(shared_s), "distinct_s": median(distinct_s), "prefilled_tokens": median(computed)}
+
+
+async def run(connection: AsyncKernel, prompts: list[list[Message]], model: str) -> tuple[float, list[Generation]]:
+    """Seconds that all requests take together, and their answers."""
+    agents = [await connection.spawn("prefix") for _ in prompts]
+    started = perf_counter()
+    calls = [Generate(model=model, messages=messages, max_tokens=NEW, ignore_eos=True) for messages in prompts]
+    answers = await asyncio.gather(*(agent.call(call) for agent, call in zip(agents, calls, strict=True)))
+    seconds = perf_counter() - started
+    for agent in agents:
+        await agent.exit()
+    assert {answer.usage.prompt_tokens for answer in answers} == {SHARED + OWN}
+    return seconds, list(answers)
+
+
+async def prompt(connection: AsyncKernel, model: str, name: str, number: int) -> list[Message]:
+    """A prompt of 544 tokens: a text of its `name`, and a question whose `number` comes after token 512."""
+    question = f"Now, question {number:02d}: which of these words comes first, and why do you think that it does?"
+    words = 480
+    while (count := await length(connection, model, conversation(name, words, question))) != SHARED + OWN:
+        words += SHARED + OWN - count
+    return conversation(name, words, question)
+
+
+def conversation(name: str, words: int, question: str) -> list[Message]:
+    """The messages of a prompt; each word is a token."""
+    return [Message("system", f"Text {name}:" + " river" * words), Message("user", question)]
+
+
+async def length(connection: AsyncKernel, model: str, messages: list[Message]) -> int:
+    """Prompt tokens of a conversation: its texts, and the `FRAME` that the chat template puts around them."""
+    counts = [await connection.call(CountTokens(model=model, text=message.text)) for message in messages]
+    return sum(count.tokens for count in counts) + FRAME
+
+
+if __name__ == "__main__":
+    main()
