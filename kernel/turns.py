@@ -224,9 +224,9 @@ class Turns:
         if answer.id not in self.answers:
             return  # its client is gone, as sending the text has shown
         if answer.stop.hit:
-            self._finish(answer, "stop", scheduler.Withdrawn(answer.id))
+            self._finish(answer, "stop", scheduler.Withdrawn(answer.id, len(output.tokens), output.prefilled))
         elif output.finish:
-            self._finish(answer, output.finish, scheduler.Ended(answer.id))
+            self._finish(answer, output.finish, scheduler.Ended(answer.id, len(output.tokens), output.prefilled))
         else:
             if began and answer.running:  # its whole prompt is computed: others may begin like it
                 self.system.paging.keep(answer, len(answer.prompt) // PAGE * PAGE)

@@ -23,6 +23,7 @@ from .output import print_error
 from .policy import policy
 from .processes import kill, nice, ps
 from .service import serve, status, stop
+from .simulate import simulate
 from .usage import usage
 
 ERROR, UNREACHABLE, DENIED, INTERRUPTED = 1, 3, 4, 130
@@ -66,7 +67,7 @@ def main(ctx: click.Context) -> None:
         ctx.color = False  # rich sees to this by itself, click does not
 
 
-for command in (serve, stop, status, run, ps, kill, nice, usage, models, pull, logs, policy, bench, demo, completion):
+for command in (serve, stop, status, run, ps, kill, nice, usage, models, pull, logs, policy, simulate, bench, demo, completion):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -82,16 +82,20 @@ class Produced:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A turn is over, for whatever reason, and its device knows: the slot is free."""
+    """A turn is over, for whatever reason, and its device knows: the slot is free. The rest is what its last step did."""
 
     turn: int
+    tokens: int = 0
+    prefilled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A turn is no longer wanted; a running one must be stopped."""
+    """A turn is no longer wanted; a running one must be stopped. The rest is what its last step did, if it ends by one."""
 
     turn: int
+    tokens: int = 0
+    prefilled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +196,10 @@ class Scheduler:
                 return self._submit(turn, now)
             case Produced():
                 return self._produce(event, now)
-            case Ended(id_):
-                return self._leave(id_, now, stop=False)
-            case Withdrawn(id_):
-                return self._leave(id_, now, stop=True)
+            case Ended():
+                return self._leave(event, now, stop=False)
+            case Withdrawn():
+                return self._leave(event, now, stop=True)
             case LaneUp(name, slots):
                 self._lose(name, now)
                 self._lane(name).slots = slots
@@ -256,7 +260,7 @@ class Scheduler:
             return self._settle(turn, now) + self._fill(turn.lane, now)
         return self._settle(turn, now) or self._age(turn.lane, now)
 
-    def _charge(self, turn: Turn, event: Produced) -> None:
+    def _charge(self, turn: Turn, event: Produced | Ended | Withdrawn) -> None:
         prompt = min(event.prefilled, turn.prompt_left)
         turn.prompt_left -= prompt
         account = self.account(turn.pid)
@@ -286,17 +290,18 @@ class Scheduler:
         first = queue.first() if queue else None
         return first is not None and self.policy.gives_way(self._key(turn), first[0])
 
-    def _leave(self, id_: int, now: float, *, stop: bool) -> list[Action]:
-        turn = self.turns.get(id_)
+    def _leave(self, event: Ended | Withdrawn, now: float, *, stop: bool) -> list[Action]:
+        turn = self.turns.get(event.turn)
         if turn is None:
             return []
-        actions: list[Action] = [Stop(id_)] if stop and turn.running else []
+        self._charge(turn, event)
+        actions: list[Action] = [Stop(turn.id)] if stop and turn.running else []
         if turn.running:
             self._vacate(turn)
         else:
             self._take_out(turn)
-        del self.turns[id_]
-        self.account(turn.pid).turns.discard(id_)
+        del self.turns[turn.id]
+        self.account(turn.pid).turns.discard(turn.id)
         return actions + self._fill(turn.lane, now)
 
     def _lose(self, name: str, now: float) -> None:

@@ -53,7 +53,7 @@ class World:
             self.served[turn.pid] += 1
             if turn.tokens_left == 1:
                 self.order.append(turn.id)
-                actions += self.scheduler.handle(Ended(turn.id), self.now)
+                actions += self.scheduler.handle(Ended(turn.id, 1, turn.prompt_left), self.now)
             else:
                 actions += self.scheduler.handle(Produced(turn.id, 1, turn.prompt_left), self.now)
         return actions
@@ -141,6 +141,13 @@ def test_splitting_work_gains_nothing() -> None:
 def test_prompts_are_charged_once_and_for_less() -> None:
     world = World(slots=1)
     world.submit(1, 2, prompt=100)
+    world.step()
+    assert world.scheduler.account(1).service == pytest.approx(1 + 100 * PREFILL_WEIGHT)
+
+
+def test_the_last_step_is_charged_too() -> None:
+    world = World(slots=1)
+    world.submit(1, 1, prompt=100)
     world.step()
     assert world.scheduler.account(1).service == pytest.approx(1 + 100 * PREFILL_WEIGHT)
 

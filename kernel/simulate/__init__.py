@@ -1,0 +1,1 @@
+"""The kernel's own scheduler under a simulated clock, with simulated devices: `python -m kernos.kernel.simulate`."""
