@@ -259,11 +259,6 @@ class Gate:
         if ticket is not None:
             self.end(ticket, CancelledError(f"{ticket.row.name} was cancelled by its caller."))
 
-    def end_all(self, error: KernosError) -> None:
-        """End every call in flight."""
-        for ticket in list(self.in_flight.values()):
-            self.end(ticket, error)
-
     def drop(self, client: Client) -> None:
         """A connection is gone: nobody waits for its calls any more, but perhaps for the same call made again."""
         client.cut_off = True  # nothing more is sent to it, not even that its calls have ended

@@ -57,7 +57,6 @@ class Turn:
     """Its place in the order of arrival, which it keeps when it is put back."""
     queued: int = 0
     """As `arrived`, but counted anew each time it is put back."""
-    waits_since: float = 0.0
     lease: int = 0
     quantum: int = 0
     """Tokens it may run before it gives way to an equal."""
@@ -400,7 +399,7 @@ class Scheduler:
 
     def _wait(self, turn: Turn, now: float) -> None:
         self._arrivals += 1
-        turn.queued, turn.waits_since = self._arrivals, now
+        turn.queued = self._arrivals
         queue = self._queue(turn)
         if not len(queue):
             lane, rank = self.lanes[turn.lane], self.policy.rank(turn)
