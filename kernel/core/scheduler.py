@@ -228,6 +228,10 @@ class Scheduler:
         """The books of an agent."""
         return self.accounts.setdefault(pid, Account())
 
+    def weight(self, pid: int) -> float:
+        """The share of an agent in its class, also of one without books yet."""
+        return self.accounts[pid].weight if pid in self.accounts else Account().weight
+
     def forget(self, pid: int) -> None:
         """An agent is no more. Its turns have been withdrawn."""
         self.accounts.pop(pid, None)
