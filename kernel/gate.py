@@ -190,11 +190,14 @@ class Gate:
         return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
 
     def _raises(self, call: Call[Any]) -> bool:
-        """Whether a call makes a process more urgent than it is."""
+        """Whether a call makes a process more urgent than it is, or weigh more."""
         if not isinstance(call, Nice):
             return False
         process = self.system.processes.rows.get(call.pid)
-        return process is not None and RANK[call.priority] < RANK[process.priority]
+        if process is None:
+            return False
+        heavier = call.weight is not None and call.weight > self.system.scheduler.weight(call.pid)
+        return heavier or RANK[call.priority] < RANK[process.priority]
 
     def _charge(self, client: Client, header: RequestHeader, process: Process | None, row: Row) -> None:
         if (client.principal, header.id) in self.in_flight:

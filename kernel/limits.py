@@ -79,9 +79,25 @@ LEASE_TOKENS: Final = 32
 LEASE_LOW: Final = 16
 """A lease is renewed when so many tokens are left: at the most a few steps are under way between kernel and device."""
 
-QUANTUM_TOKENS: Final = 256
-"""Tokens a turn runs before it gives way to an equal that was served less. Coming back costs computing its tokens again, a quarter of
-a produced token each, so a short quantum would burn what it divides."""
+LEASE_LAST: Final = 1
+"""Tokens left of a lease when its slot is passed on: what the device produces in the step under way while the report is on its way."""
+
+QUANTUM_TOKENS: Final = 32
+"""Tokens a turn of an agent of weight 1 runs before it gives way to an equal that was served less; in proportion to the weight. Coming
+back is by copying its KV pages, 1 to 2 ms between steps of 30 to 40 ms, so that a change of all 8 rows every 32 steps costs about 1 %.
+Half as many would cost twice that; more would make others wait longer (32 steps are about a second) and lend fairness a coarser grain."""
+
+QUANTUM_RECOMPUTED: Final = 256
+"""The same where a turn that comes back computes its tokens again, at a quarter of a new one each: a short one would burn the device."""
+
+QUANTUM_LEAST: Final = 8
+"""The least quantum, whatever the weight: below it a row would be copied as often as every few steps."""
+
+LEVEL_TOKENS: Final = 256
+"""Service in the first queue of the `mlfq` policy, which doubles by level: most answers to a person are shorter."""
+
+AGED_TOKENS: Final = 256
+"""Tokens that a starving class may run when it gets a slot: it moves on by a paragraph, and the classes above lose a slot for seconds."""
 
 PREFILL_WEIGHT: Final = 0.2
 """What a prompt token costs of a produced one: 1,180 against 226 tokens/s were measured at 8 rows on a CPU."""

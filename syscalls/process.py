@@ -25,6 +25,10 @@ Amount = Annotated[int, Meta(ge=0, le=1 << 53)]
 """So many of what a limit counts."""
 
 
+Weight = Annotated[float, Meta(ge=0.25, le=16)]
+"""The share of an agent in its class: one of weight 2 is served twice as much as one of weight 1 while both have work."""
+
+
 class Process(msgspec.Struct, frozen=True):
     """An agent as others see it."""
 
@@ -41,6 +45,9 @@ class Process(msgspec.Struct, frozen=True):
     generated_tokens: int
     exit_code: int | None = None
     reason: ShortText = ""
+    weight: float = 1.0
+    service: float = 0.0
+    """What devices did for it, in tokens; a prompt token that was computed weighs 0.2 of a produced one. 0 once it has ended."""
 
 
 class Processes(msgspec.Struct, frozen=True):
@@ -130,10 +137,12 @@ class Kill(Call[Done], tag="process.kill", frozen=True):
 
 
 class Nice(Call[Done], tag="process.nice", frozen=True):
-    """Move an agent to another scheduling class, from its next turn on; making it more urgent needs a right of its own."""
+    """Move an agent to a scheduling class, from its next turn on, and weigh it in there; raising either needs a right of its own."""
 
     pid: Pid
     priority: Priority
+    weight: Weight | None = None
+    """None: as it is. Every agent begins with 1."""
 
 
 class GetUsage(Call[Usage], tag="process.usage", frozen=True):

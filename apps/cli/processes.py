@@ -57,10 +57,11 @@ def kill(pid: int, signal: Signal | None) -> None:
 @click.command()
 @click.argument("pid", type=click.IntRange(min=1))
 @click.argument("priority", metavar="CLASS", type=click.Choice(get_args(Priority)))
-def nice(pid: int, priority: Priority) -> None:
+@click.option("--weight", "-w", type=click.FloatRange(0.25, 16), help="Its share in the class; every agent begins with 1.")
+def nice(pid: int, priority: Priority, weight: float | None) -> None:
     """Move the agent PID to CLASS: realtime, interactive, normal or batch, from its next turn on.
 
-    One's own agents may become less urgent; to make one more urgent is a right that the policy gives.
+    One's own agents may become less urgent; to make one more urgent, or weigh more, is a right that the policy gives.
     """
-    ask(Nice(pid=pid, priority=priority), urgent=True)
+    ask(Nice(pid=pid, priority=priority, weight=weight), urgent=True)
     click.echo(f"Agent {pid} is {priority} from its next turn on.")

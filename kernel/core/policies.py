@@ -7,7 +7,7 @@ turn leaves its slot, at the end of a lease, for the next one. A key may only gr
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..limits import QUANTUM_TOKENS
+from ..limits import LEASE_LAST, LEVEL_TOKENS
 
 if TYPE_CHECKING:
     from .scheduler import Account, Turn
@@ -41,8 +41,11 @@ class Fair:
         return turn.rank
 
     def key(self, turn: "Turn", account: "Account") -> Key:
-        """Virtual service, so that splitting work into many turns gains nothing; then order of arrival."""
-        return (account.virtual, turn.arrived)
+        """Virtual service, so that splitting work into many turns gains nothing; then order of arrival.
+
+        Of a running turn as it will be when its slot is passed on: two that leave in the same step do not change places.
+        """
+        return (account.virtual + max(0, turn.lease - LEASE_LAST) / account.weight, turn.arrived)
 
     def gives_way(self, running: Key, waiting: Key) -> bool:
         """Whoever is ahead of another. Both counters are of agents with work, so the lead is what was served too much."""
@@ -97,7 +100,7 @@ class Mlfq(Fair):
 
     def key(self, turn: "Turn", account: "Account") -> Key:
         """The level, then who has waited longest in it."""
-        level = max(0, int(account.service) // QUANTUM_TOKENS).bit_length()
+        level = max(0, int(account.service) // LEVEL_TOKENS).bit_length()
         return (level, turn.queued)
 
     def gives_way(self, running: Key, waiting: Key) -> bool:

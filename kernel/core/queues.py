@@ -48,3 +48,13 @@ class Queue:
             else:
                 heapq.heapreplace(self._heap, (now, id_))
         return None
+
+    def upcoming(self, count: int) -> list[int]:
+        """The next turns in order, at most so many; all go on waiting."""
+        taken: dict[int, tuple[Key, int]] = {}
+        while len(taken) < count and self.first() is not None:
+            entry = heapq.heappop(self._heap)
+            taken[entry[1]] = entry  # a turn that was woken can have two entries; one goes back
+        for entry in taken.values():
+            heapq.heappush(self._heap, entry)
+        return list(taken)

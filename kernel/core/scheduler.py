@@ -1,14 +1,20 @@
 """Who computes: turns, the slots of the lanes they run in, and leases. Pure: `handle(event, now) -> list[Action]`.
 
-A **turn** is one generation of an agent. A **lane** is a loaded decoder with a number of slots. A turn in a slot holds a **lease**, a
-number of tokens it may still produce; it is renewed before it runs out, so that the device never waits, unless somebody better waits:
-then it runs out and the slot changes hands. A turn that left its slot goes on later where it was.
+A **turn** is one generation of an agent. A **lane** is a loaded decoder with a number of slots and of KV pages. A turn in a slot holds a
+**lease**, a number of tokens it may still produce; it is renewed before it runs out, so that the device never waits. A turn that has run
+its **quantum** gives way if somebody better waits: its lease runs out and the slot changes hands. It goes on later where it was.
+
+The device makes a step while the report of the one before is on its way. So a slot is passed on when one token of the lease is left: it
+is produced meanwhile, the commands act right after it, and no row is idle for a step. That last token is reported, and charged, when its
+turn is back in the queue; the turn may even end by it.
 
 Service is counted per agent, over all its turns, in tokens: a prompt token weighs `PREFILL_WEIGHT` of a produced one. Who is next is a
 policy's to say (`policies.py`); whatever it says, these hold:
 
-* a turn that finds every slot taken takes one at once from the lowest less urgent class, from its youngest turn there;
-* a class that waits longer than `STARVE_S` while others run gets one slot of the lane, once, and no more (aging);
+* the running turns of a lane never need more than its pages together; one that needs more than there are runs alone;
+* a turn that finds no room takes it at once from the lowest less urgent class, from its youngest turns there, if that is enough;
+* the next turn blocks those behind it until it has room, else small turns would overtake a large one for ever;
+* a class that waits longer than `STARVE_S` while others run gets one slot of the lane for `AGED_TOKENS`, and no more (aging);
 * a held agent (signal `stop`) keeps its place in the queue but gets no slot.
 
 A decision costs O(log n) in the turns that wait, by heaps whose stale entries are left in place (`queues.py`).
@@ -19,12 +25,27 @@ from typing import get_args
 
 from kernos.syscalls.process import Priority
 
-from ..limits import LEASE_LOW, LEASE_TOKENS, PREFILL_WEIGHT, QUANTUM_TOKENS, STARVE_S
+from ..limits import (
+    AGED_TOKENS,
+    LEASE_LAST,
+    LEASE_LOW,
+    LEASE_TOKENS,
+    PREFILL_WEIGHT,
+    QUANTUM_LEAST,
+    QUANTUM_TOKENS,
+    STARVE_S,
+)
+from .lanes import UNBOUNDED, Lane
 from .policies import POLICIES, Key, Policy
 from .queues import Queue
 
 RANK: dict[Priority, int] = {name: rank for rank, name in enumerate(get_args(Priority))}
 """0 is the most urgent class."""
+
+
+def quantum_of(weight: float, tokens: int = QUANTUM_TOKENS) -> int:
+    """Tokens that a turn of an agent of this weight runs before it gives way: alike in weighted service, so a round is fair to all."""
+    return max(QUANTUM_LEAST, round(tokens * weight))
 
 
 @dataclass(slots=True)
@@ -53,13 +74,15 @@ class Turn:
     """Prompt tokens not charged yet; those computed again after a crash are not the agent's fault."""
     deadline: float = float("inf")
     """When its caller gives up."""
+    pages: int = 0
+    """KV pages it needs at the most while it runs."""
     arrived: int = 0
     """Its place in the order of arrival, which it keeps when it is put back."""
     queued: int = 0
     """As `arrived`, but counted anew each time it is put back."""
     lease: int = 0
     quantum: int = 0
-    """Tokens it may run before it gives way to an equal."""
+    """Tokens it may run before it gives way to an equal; below 0 while none is better."""
     running: bool = False
 
 
@@ -103,6 +126,10 @@ class LaneUp:
 
     lane: str
     slots: int
+    pages: int = UNBOUNDED
+    """KV pages that its running turns may need together."""
+    quantum: int = QUANTUM_TOKENS
+    """Of an agent of weight 1; longer where coming back is dear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +182,6 @@ class Stop:
 Action = Start | Extend | Stop
 
 
-class Lane:
-    """The slots of a loaded decoder, and a queue per class."""
-
-    def __init__(self) -> None:
-        self.slots = 0
-        self.running: set[int] = set()
-        self.queues: dict[int, Queue] = {}
-        self.served: dict[int, float] = {}
-        """When each class last got a slot or began to wait."""
-        self.floor: dict[int, float] = {}
-        """Per class, the virtual counter of the agent served last."""
-        self.aged: int | None = None
-        """The turn that runs, for a quantum, because its class starved."""
-
-    @property
-    def free(self) -> int:
-        """Slots that can be taken now."""
-        return self.slots - len(self.running)
-
-
 class Scheduler:
     """The state and its one door, `handle`."""
 
@@ -199,9 +206,10 @@ class Scheduler:
                 return self._leave(event, now, stop=False)
             case Withdrawn():
                 return self._leave(event, now, stop=True)
-            case LaneUp(name, slots):
+            case LaneUp(name, slots, pages, quantum):
                 self._lose(name, now)
-                self._lane(name).slots = slots
+                lane = self._lane(name)
+                lane.slots, lane.pages, lane.quantum = slots, pages, quantum
                 return self._fill(name, now)
             case LaneDown(name):
                 self._lose(name, now)
@@ -220,6 +228,10 @@ class Scheduler:
         """The books of an agent."""
         return self.accounts.setdefault(pid, Account())
 
+    def weight(self, pid: int) -> float:
+        """The share of an agent in its class, also of one without books yet."""
+        return self.accounts[pid].weight if pid in self.accounts else Account().weight
+
     def forget(self, pid: int) -> None:
         """An agent is no more. Its turns have been withdrawn."""
         self.accounts.pop(pid, None)
@@ -229,6 +241,10 @@ class Scheduler:
         """The turns of an agent."""
         account = self.accounts.get(pid)
         return [self.turns[id_] for id_ in sorted(account.turns)] if account else []
+
+    def upcoming(self, lane: str, count: int) -> list[int]:
+        """The turns that come next in a lane if nothing changes, at most so many; O(count log n)."""
+        return self.lanes[lane].upcoming(count) if lane in self.lanes else []
 
     # --- events -------------------------------------------------------------------------------------------------------------------
 
@@ -254,7 +270,7 @@ class Scheduler:
         turn.lease = min(turn.lease - event.tokens, turn.tokens_left)
         turn.quantum -= event.tokens
         lane = self.lanes[turn.lane]
-        if lane.aged == turn.id and turn.quantum <= 0:
+        if lane.aged == turn.id and turn.quantum <= LEASE_LAST:
             lane.aged = None  # it had its share; from here on it is a turn like any other
             return self._settle(turn, now) + self._fill(turn.lane, now)
         return self._settle(turn, now) or self._age(turn.lane, now)
@@ -272,19 +288,20 @@ class Scheduler:
         """Renew a lease that runs low, or let it run out and pass the slot on."""
         if turn.lease > LEASE_LOW:
             return []
-        if self._must_go(turn):
-            if turn.lease > 0:
+        left = turn.quantum - turn.lease
+        if left <= 0 and self._must_go(turn):
+            if turn.lease > LEASE_LAST:
                 return []
             self._unseat(turn, now)
             return [Stop(turn.id), *self._fill(turn.lane, now)]
-        more = min(LEASE_TOKENS, turn.tokens_left - turn.lease)
+        if left <= 0:  # nobody better waits: it has a quantum more, and may be asked again before that is over
+            left = self._quantum(turn)
+        more = min(LEASE_TOKENS, left, turn.tokens_left - turn.lease)
         turn.lease += more
         return [Extend(turn.id, more)] if more > 0 else []
 
     def _must_go(self, turn: Turn) -> bool:
-        """Whether a turn gives way to one of its own class that waits."""
-        if turn.quantum > LEASE_LOW:
-            return False
+        """Whether a turn at the end of its quantum gives way to one of its own class that waits."""
         queue = self.lanes[turn.lane].queues.get(self.policy.rank(turn))
         first = queue.first() if queue else None
         return first is not None and self.policy.gives_way(self._key(turn), first[0])
@@ -329,52 +346,64 @@ class Scheduler:
     # --- slots --------------------------------------------------------------------------------------------------------------------
 
     def _fill(self, name: str, now: float) -> list[Action]:
-        """Seat waiting turns while there is a free slot, or one held by a less urgent class."""
+        """Seat the next turn as long as there is room for it, or less urgent classes can make some."""
         actions: list[Action] = []
         lane = self._lane(name)
-        while lane.slots and (best := self._best(lane)) is not None:
-            if not lane.free:
-                victim = self._victim(lane)
-                if victim is None or self.policy.rank(victim) <= self.policy.rank(best):
-                    break
-                self._unseat(victim, now)
-                actions.append(Stop(victim.id))
-            actions.append(self._seat(lane, best, now))
+        while lane.slots and (first := lane.first()) is not None:
+            best = self.turns[first]
+            victims = self._victims(lane, best, self.policy.rank(best))
+            if victims is None:
+                break
+            actions += self._replace(lane, victims, best, now)
         return actions + self._age(name, now)
 
     def _age(self, name: str, now: float) -> list[Action]:
-        """Give a class that has waited too long one slot of a lane whose slots are all taken by others."""
+        """Give a class that has waited too long one slot of a lane that others have for themselves."""
         lane = self.lanes[name]
-        if lane.aged is not None or lane.free or not lane.slots:
+        if lane.aged is not None or not lane.slots:
             return []
         starving = [rank for rank, queue in lane.queues.items() if len(queue) and now - lane.served[rank] > STARVE_S]
         for rank in sorted(starving):
             first = lane.queues[rank].first()
             if first is not None and not any(self.policy.rank(self.turns[id_]) == rank for id_ in lane.running):
-                victim = max((self.turns[id_] for id_ in lane.running), key=lambda turn: (self.policy.rank(turn), turn.arrived))
-                self._unseat(victim, now)
-                lane.aged = first[1]
-                return [Stop(victim.id), self._seat(lane, self.turns[first[1]], now)]
+                turn = self.turns[first[1]]
+                actions = self._replace(lane, self._victims(lane, turn, -1) or [], turn, now)
+                lane.aged, turn.quantum = turn.id, AGED_TOKENS
+                return actions + self._fill(name, now)  # several may have left for it
         return []
 
-    def _best(self, lane: Lane) -> Turn | None:
-        for rank in sorted(lane.queues):
-            first = lane.queues[rank].first()
-            if first is not None:
-                return self.turns[first[1]]
-        return None
+    def _replace(self, lane: Lane, victims: list[Turn], turn: Turn, now: float) -> list[Action]:
+        for victim in victims:
+            self._unseat(victim, now)
+        return [*(Stop(victim.id) for victim in victims), self._seat(lane, turn, now)]
 
-    def _victim(self, lane: Lane) -> Turn | None:
-        """The youngest turn of the least urgent class; not the one that runs because its class starved."""
-        running = (self.turns[id_] for id_ in lane.running if id_ != lane.aged)
-        return max(running, key=lambda turn: (self.policy.rank(turn), turn.arrived), default=None)
+    def _victims(self, lane: Lane, turn: Turn, rank: int) -> list[Turn] | None:
+        """Who of classes less urgent than `rank` must leave for a turn to fit: the least urgent, the youngest of them; None: in vain.
+
+        The one that runs because its class starved stays.
+        """
+        if lane.fits(turn):
+            return []
+        able = [other for other in map(self.turns.__getitem__, lane.running) if other.id != lane.aged and self.policy.rank(other) > rank]
+        able.sort(key=lambda other: (self.policy.rank(other), other.arrived))
+        victims: list[Turn] = []
+        while able:
+            victims.append(able.pop())
+            if lane.fits(turn, victims):
+                return victims
+        return None
 
     def _seat(self, lane: Lane, turn: Turn, now: float) -> Start:
         self._take_out(turn)
         lane.running.add(turn.id)
+        lane.used += turn.pages
         lane.served[self.policy.rank(turn)] = now
-        turn.running, turn.lease, turn.quantum = True, min(LEASE_TOKENS, turn.tokens_left), QUANTUM_TOKENS
+        turn.running, turn.quantum = True, self._quantum(turn)
+        turn.lease = min(LEASE_TOKENS, turn.quantum, turn.tokens_left)
         return Start(turn.id, turn.lease)
+
+    def _quantum(self, turn: Turn) -> int:
+        return quantum_of(self.account(turn.pid).weight, self.lanes[turn.lane].quantum)
 
     def _unseat(self, turn: Turn, now: float) -> None:
         self._vacate(turn)
@@ -383,6 +412,7 @@ class Scheduler:
     def _vacate(self, turn: Turn) -> None:
         lane = self.lanes[turn.lane]
         lane.running.discard(turn.id)
+        lane.used -= turn.pages
         if lane.aged == turn.id:
             lane.aged = None
         turn.running, turn.lease = False, 0
@@ -438,7 +468,11 @@ class Scheduler:
         assert self.queued == len(self.turns) - len(running), "the count of queued turns is off"
         for name, lane in self.lanes.items():
             assert len(lane.running) <= lane.slots, f"{name} has more turns than slots"
-            assert not lane.free or self._best(lane) is None, f"{name} has a free slot and a turn that could use it"
+            assert lane.used == sum(self.turns[id_].pages for id_ in lane.running), f"the pages used in {name} are off"
+            assert lane.used <= lane.pages or len(lane.running) == 1, f"the turns of {name} need more pages than it has"
+            first = lane.first() if lane.slots else None
+            best = None if first is None else self.turns[first]
+            assert best is None or self._victims(lane, best, self.policy.rank(best)) is None, f"{name} has room for a turn that waits"
             assert lane.aged is None or lane.aged in lane.running, "an aged turn that does not run"
         for turn in self.turns.values():
             assert 0 <= turn.lease <= turn.tokens_left, "a lease beyond what the turn may produce"

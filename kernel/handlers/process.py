@@ -93,10 +93,14 @@ def kill(system: System, ticket: Ticket, call: Kill) -> Done:
 
 
 def nice(system: System, ticket: Ticket, call: Nice) -> Done:
-    """Change the class; turns under way keep theirs."""
+    """Change the class, of which turns under way keep theirs, and the weight."""
     process = _living(system, call.pid)
-    process.tell(system.host.now, f"class {process.priority} -> {call.priority} by {ticket.principal}")
-    process.priority = call.priority
+    account = system.scheduler.account(process.pid)
+    weight = account.weight if call.weight is None else call.weight
+    process.tell(
+        system.host.now, f"class {process.priority} -> {call.priority}, weight {account.weight:g} -> {weight:g} by {ticket.principal}"
+    )
+    process.priority, account.weight = call.priority, weight
     return Done()
 
 
@@ -144,6 +148,7 @@ def _living(system: System, pid: int) -> processes.Process:
 
 
 def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Process:
+    account = system.scheduler.accounts.get(row.pid, _NO_ACCOUNT)
     return Process(
         row.pid,
         row.name,
@@ -158,8 +163,13 @@ def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Pr
         row.generated_tokens,
         row.code,
         row.reason,
+        account.weight,
+        account.service,
     )
 
+
+_NO_ACCOUNT = scheduler.Account()
+"""Of an agent that never computed, or has ended."""
 
 _STATES: dict[Life, State] = {Life.STOPPED: "stopped", Life.EXITED: "exited"}
 

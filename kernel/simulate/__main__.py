@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", default="1:3,4:1", help="shares of the weights (1:3,4:1)")
     add("--speeds", default="1", metavar="R,…", help="a device for each speed; 1 is the machine that was measured (1)")
     add("--slots", type=_positive, default=8, help="slots of a device (8)")
-    add("--resume", choices=get_args(Resume), default="recompute", help="what a preempted turn costs when it comes back (recompute)")
+    add("--resume", choices=get_args(Resume), default="copy", help="what a preempted turn costs when it comes back (copy)")
     add("--groups", type=_positive, default=1, help="agents in so many groups, each with a model to load (1)")
     add("--load-time", type=float, default=0.0, metavar="S", help="seconds to load a group's model (0)")
     add("--seed", type=int, default=1, help="another number, another trace (1)")

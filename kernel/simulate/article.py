@@ -118,7 +118,7 @@ def _throughput(seeds: Sequence[int]) -> Claim:
         rows,
         "S = N/T defines throughput; that T is the same for every order is the theorem, and it holds, seed by seed, as "
         "long as the processor never idles while there is work and a switch costs nothing. At the same throughput preemption "
-        "answers sooner: short tasks with mlfq, the urgent class with priority; in the mean round robin too gains over fifo. "
+        "answers sooner: everybody with round robin, short tasks with mlfq, the urgent class with priority. "
         "Where a preempted turn computes its tokens again, each switch takes from the throughput, and round robin loses its "
         "gain. S is a little off 1/E[T] as the sum of N drawn times is not N·E[T].",
     )

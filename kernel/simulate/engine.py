@@ -12,6 +12,7 @@ from typing import Literal
 
 from ..core.policies import POLICIES, PolicyName
 from ..core.scheduler import RANK, Action, Ended, Event, Extend, LaneDown, LaneUp, Produced, Scheduler, Start, Submitted, Turn
+from ..limits import QUANTUM_RECOMPUTED, QUANTUM_TOKENS
 from .devices import Costs, Device, Task
 from .workload import Agent, Workload
 
@@ -28,12 +29,17 @@ class Fleet:
     speeds: tuple[float, ...] = (1.0,)
     slots: int = 8
     costs: Costs = field(default_factory=Costs)
-    resume: Resume = "recompute"
+    resume: Resume = "copy"
     """What a preempted turn pays when it comes back."""
     groups: int = 1
     """The agents are split into so many groups; the model of one is loaded when the agents of the one before have ended."""
     load_s: float = 0.0
     """Seconds to load the model of a group."""
+
+    @property
+    def quantum(self) -> int:
+        """Of the scheduler, as the kernel chooses it."""
+        return QUANTUM_RECOMPUTED if self.resume == "recompute" else QUANTUM_TOKENS
 
     def rate_for(self, load: float, workload: Workload) -> float:
         """Agents a second that keep the devices busy for this share of the time."""
@@ -169,7 +175,7 @@ class Simulation:
             self._members[group] = 1
             self._leave(group)
         for device in self._groups[group]:
-            self._handle(LaneUp(device.name, self.fleet.slots), device)
+            self._handle(LaneUp(device.name, self.fleet.slots, quantum=self.fleet.quantum), device)
 
     # --- what is done about it ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ class Simulation:
             device.start(task, task.job.prompt, self.fleet.costs.prompt_s)
             return
         known = task.job.prompt + task.job.tokens - task.left + task.carry
-        costs = {"recompute": (known, self.fleet.costs.prompt_s), "copy": (known, COPY_S), "free": (0, 0.0)}
+        costs = {"recompute": (known, self.fleet.costs.prompt_s), "copy": (1, known * COPY_S), "free": (0, 0.0)}
         device.start(task, *costs[self.fleet.resume])
 
     def _plan(self, device: Device) -> None:

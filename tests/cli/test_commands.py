@@ -115,7 +115,8 @@ def test_kill_sends_what_was_asked(shell: Shell, kernel: Any) -> None:
 def test_nice_moves_an_agent_to_a_class(shell: Shell, kernel: Any) -> None:
     kernel.answers[Nice] = Done()
     assert shell("nice", "3", "batch").stdout == "Agent 3 is batch from its next turn on.\n"
-    assert kernel.calls == [Nice(pid=3, priority="batch")]
+    assert shell("nice", "3", "batch", "--weight", "0.5").exit_code == 0
+    assert kernel.calls == [Nice(pid=3, priority="batch"), Nice(pid=3, priority="batch", weight=0.5)]
 
 
 def test_usage_is_a_row_per_limit(shell: Shell, kernel: Any) -> None:

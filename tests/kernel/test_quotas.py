@@ -199,6 +199,17 @@ class TestNice:
         error = app.refused(Nice(pid=app.pid, priority="realtime"))
         assert error.details["object"] == "priority/realtime"
 
+    def test_weights_are_like_classes(self, ruled: World) -> None:
+        shop = ruled.connect(SHOP).spawn()
+        shop.call(Nice(pid=shop.pid, priority="normal", weight=0.5))
+        shop.call(Nice(pid=shop.pid, priority="normal"))
+        error = shop.refused(Nice(pid=shop.pid, priority="normal", weight=1.0))
+        assert (error.details["object"], error.details["action"]) == ("process/own", "raise")
+        assert [row.weight for row in shop.call(ListProcesses()).processes] == [0.5]
+        raiser = ruled.connect("app:raiser").spawn()
+        raiser.call(Nice(pid=raiser.pid, priority="normal", weight=4.0))
+        assert ruled.system.scheduler.account(raiser.pid).weight == 4.0
+
     def test_the_agent_of_another(self, ruled: World) -> None:
         shop = ruled.connect(SHOP).spawn()
         police = ruled.connect("app:police")

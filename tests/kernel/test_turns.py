@@ -113,7 +113,7 @@ class TestAnswers:
         _, begin = ask(agent)
         thinking.step((begin.seq, tokens_of("four"), "stop"))
         (row,) = agent.call(ListProcesses()).processes
-        assert (row.prompt_tokens, row.generated_tokens) == (2 * len(PROMPT), 5)
+        assert (row.prompt_tokens, row.generated_tokens, row.service) == (2 * len(PROMPT), 5, 5.0)
 
     def test_what_is_asked_of_the_device(self, thinking: World, agent: App) -> None:
         _, begin = ask(agent, temperature=0.5, top_p=0.9, seed=42, ignore_eos=True, schema='{"type": "object"}')

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernos.kernel.core.lanes import UNBOUNDED
 from kernos.kernel.core.policies import POLICIES, PolicyName
 from kernos.kernel.core.scheduler import (
     RANK,
@@ -26,6 +27,7 @@ from kernos.kernel.core.scheduler import (
     Submitted,
     Turn,
     Withdrawn,
+    quantum_of,
 )
 from kernos.kernel.limits import LEASE_LOW, LEASE_TOKENS
 from tests.kernel.fakes import examples
@@ -83,13 +85,15 @@ class Device:
 class Rig:
     """The scheduler, its device, and the slow wires between them; the part of `Turns` that numbers sequences is done here."""
 
-    def __init__(self, slots: int, policy: PolicyName = "fair") -> None:
+    def __init__(self, slots: int, policy: PolicyName = "fair", pages: int = UNBOUNDED) -> None:
         self.scheduler = Scheduler(POLICIES[policy])
         self.slots = slots
+        self.pages = pages
         self.device = Device(slots)
         self.to_device: deque[Sequence | tuple[int, int] | int] = deque()
         self.to_kernel: deque[tuple[int, int, bool]] = deque()
         self.turn_of: dict[int, int] = {}
+        """Also of a sequence that was stopped, until its turn is begun again: its last reports may be on their way."""
         self.seq_of: dict[int, int] = {}
         self.wanted: dict[int, int] = {}
         self.produced: dict[int, int] = {}
@@ -113,6 +117,7 @@ class Rig:
     def act(self, action: Action) -> None:
         match action:
             case Start(turn, lease):
+                self.unseat(turn)
                 self.seqs += 1
                 self.turn_of[self.seqs], self.seq_of[turn] = turn, self.seqs
                 assert lease > 0
@@ -123,25 +128,35 @@ class Rig:
                 self.to_device.append((self.seq_of[turn], tokens))
             case Stop(turn):
                 self.to_device.append(self.seq_of[turn])
-                self.unseat(turn)
 
     def unseat(self, turn: int) -> None:
         self.turn_of.pop(self.seq_of.pop(turn, 0), None)
 
     def check_order(self) -> None:
-        """No slot is empty while a turn could use it, and a higher class never waits for a lower one."""
+        """There is room for all that run, none for the next that waits even without those less urgent, and no token is counted twice."""
+        rank = self.scheduler.policy.rank
         for name in self.lanes_up:
-            turns = [turn for turn in self.scheduler.turns.values() if turn.lane == name]
-            running = [turn for turn in turns if turn.running]
-            waiting = [turn for turn in turns if not turn.running and turn.pid not in self.scheduler.held]
-            assert not waiting or len(running) == self.slots
-            rank = self.scheduler.policy.rank
-            assert all(rank(turn) >= max(map(rank, running)) for turn in waiting)
+            running = [turn for turn in self.scheduler.turns.values() if turn.lane == name and turn.running]
+            assert len(running) == 1 or sum(turn.pages for turn in running) <= self.pages
+            waiting = self.waiting(name)
+            if waiting:
+                rest = [turn for turn in running if rank(turn) <= rank(waiting[0])]
+                assert len(rest) == self.slots or sum(turn.pages for turn in [*rest, waiting[0]]) > self.pages
+                assert rest, "the next turn waits for less urgent ones"
+        for turn in self.scheduler.turns.values():
+            assert turn.tokens_left == self.wanted[turn.id] - self.produced[turn.id]
 
-    def submit(self, pid: int, lane: str, rank: int, tokens: int) -> int:
+    def waiting(self, lane: str) -> list[Turn]:
+        """Turns that wait and may run, the next one first."""
+        policy, account = self.scheduler.policy, self.scheduler.account
+        turns = [turn for turn in self.scheduler.turns.values() if turn.lane == lane and not turn.running]
+        free = [turn for turn in turns if turn.pid not in self.scheduler.held]
+        return sorted(free, key=lambda turn: (policy.rank(turn), policy.key(turn, account(turn.pid)), turn.id))
+
+    def submit(self, pid: int, lane: str, rank: int, tokens: int, pages: int = 0) -> int:
         id_ = len(self.wanted) + 1
         self.wanted[id_], self.produced[id_] = tokens, 0
-        self.handle(Submitted(Turn(id_, pid, lane, rank, tokens)))
+        self.handle(Submitted(Turn(id_, pid, lane, rank, tokens, pages=pages)))
         return id_
 
     def withdraw(self, turn: int) -> None:
@@ -163,7 +178,7 @@ class Rig:
 
     def up(self, lane: str) -> None:
         if lane not in self.lanes_up:
-            self.handle(LaneUp(lane, self.slots))
+            self.handle(LaneUp(lane, self.slots, self.pages))
 
     def deliver_commands(self, most: int = 1_000_000) -> None:
         for _ in range(min(most, len(self.to_device))):
@@ -175,13 +190,17 @@ class Rig:
             turn = self.turn_of.get(seq)
             if turn is None:
                 continue  # of a sequence that was stopped meanwhile
-            self.produced[turn] += tokens
             if finished:
+                self.produced[turn] += tokens
                 self.ended.add(turn)
                 self.unseat(turn)
-                self.handle(Ended(turn))
+                self.handle(Ended(turn, tokens))
             else:
-                self.handle(Produced(turn, tokens))
+                self.handle_produced(turn, tokens)
+
+    def handle_produced(self, turn: int, tokens: int) -> None:
+        self.produced[turn] += tokens
+        self.handle(Produced(turn, tokens))
 
     def step(self, tokens: int) -> None:
         self.to_kernel.extend(self.device.step(tokens))
@@ -204,11 +223,13 @@ class Rig:
         for id_, wanted in self.wanted.items():
             assert (id_ in self.ended) != (id_ in self.withdrawn)
             assert self.produced[id_] == wanted or id_ in self.withdrawn
+        assert sum(account.service for account in self.scheduler.accounts.values()) == sum(self.produced.values())
 
 
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("submit"), st.integers(0, 3), st.integers(0, 3), st.integers(1, 100)),
+        st.tuples(st.just("submit"), st.integers(0, 3), st.integers(0, 3), st.integers(1, 100), st.integers(0, 6)),
+        st.tuples(st.just("peek"), st.integers(0, 1), st.integers(0, 5)),
         st.tuples(st.just("withdraw"), st.integers(1, 20)),
         st.tuples(st.sampled_from(("hold", "release")), st.integers(0, 3)),
         st.tuples(st.sampled_from(("crash", "up")), st.integers(0, 1)),
@@ -222,8 +243,10 @@ operations = st.lists(
 def play(rig: Rig, steps: Iterable[tuple[object, ...]]) -> None:  # noqa: C901  (a branch per operation)
     for step in steps:
         match step:
-            case ("submit", int(pid), int(rank), int(tokens)):
-                rig.submit(pid, LANES[pid % 2], rank, tokens)
+            case ("submit", int(pid), int(rank), int(tokens), int(pages)):
+                rig.submit(pid, LANES[pid % 2], rank, tokens, pages)
+            case ("peek", int(lane), int(count)):
+                assert rig.scheduler.upcoming(LANES[lane], count) == [turn.id for turn in rig.waiting(LANES[lane])][:count]
             case ("withdraw", int(turn)):
                 rig.withdraw(turn)
             case ("hold", int(pid)):
@@ -243,9 +266,9 @@ def play(rig: Rig, steps: Iterable[tuple[object, ...]]) -> None:  # noqa: C901  
 
 
 @examples(250)
-@given(st.sampled_from(sorted(POLICIES)), st.integers(1, 3), operations)
-def test_every_turn_ends_with_exactly_its_tokens(policy: PolicyName, slots: int, steps: list[tuple[object, ...]]) -> None:
-    rig = Rig(slots, policy)
+@given(st.sampled_from(sorted(POLICIES)), st.integers(1, 3), st.sampled_from((4, 9, UNBOUNDED)), operations)
+def test_every_turn_ends_with_exactly_its_tokens(policy: PolicyName, slots: int, pages: int, steps: list[tuple[object, ...]]) -> None:
+    rig = Rig(slots, policy, pages)
     for lane in LANES:
         rig.up(lane)
     play(rig, steps)
@@ -268,6 +291,44 @@ def test_a_lease_is_renewed_before_it_runs_out(per_report: int, delay: int) -> N
         rig.deliver_reports(due if delay else 1_000)
         rig.deliver_commands(commands if delay else 1_000)
     assert rig.device.idle_steps == 0
+    rig.check_end()
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0, 2.5])
+def test_a_slot_is_passed_on_without_an_idle_step(weight: float) -> None:
+    """Where a report takes as long as a step and what is sent then acts after it, every slot produces a token in every step."""
+    rig = Rig(slots=4)
+    rig.up("a")
+    for pid in range(16):
+        rig.scheduler.account(pid).weight = weight
+        rig.submit(pid, "a", 2, 2_000)
+    began = rig.seqs
+    for _ in range(400):
+        rig.deliver_commands()
+        due = len(rig.to_kernel)
+        rig.step(1)
+        assert len(rig.to_kernel) == due + 4
+        rig.deliver_reports(due)
+    assert rig.device.idle_steps == 0
+    assert rig.seqs - began > 0.7 * 4 * 400 / quantum_of(weight), "slots were not passed on at the end of a quantum"
+    assert max(rig.produced.values()) - min(rig.produced.values()) <= 2 * quantum_of(weight)
+    rig.run_dry()
+    rig.check_end()
+
+
+def test_a_turn_may_end_when_its_slot_is_passed_on_already() -> None:
+    rig = Rig(1)
+    rig.up("a")
+    first, second = rig.submit(1, "a", 2, 32), rig.submit(2, "a", 2, 50)
+    rig.deliver_commands()
+    rig.step(31)
+    rig.deliver_reports()
+    assert [rig.scheduler.turns[id_].running for id_ in (first, second)] == [False, True]
+    rig.step(1)
+    rig.deliver_reports()
+    assert rig.ended == {first}
+    assert rig.scheduler.account(1).service == 32
+    rig.run_dry()
     rig.check_end()
 
 
@@ -318,7 +379,7 @@ class TestPreemption:
         rig = Rig(1)
         rig.up("a")
         low = rig.submit(1, "a", RANK["batch"], 50)
-        rig.scheduler.handle(Produced(low, 5), 0.0)
+        rig.handle_produced(low, 5)
         rig.wanted[99], rig.produced[99] = 10, 0
         actions = rig.handle(Submitted(Turn(99, 2, "a", RANK["realtime"], 10)))
         assert (stops(actions), starts(actions)) == ([low], [99])
@@ -348,6 +409,60 @@ class TestPreemption:
         urgent = rig.submit(3, "a", 0, 5)
         assert starts(rig.handle(Ended(urgent))) == [first]
         assert not rig.scheduler.turns[second].running
+
+
+class TestPages:
+    def test_turns_run_as_far_as_there_are_pages(self) -> None:
+        rig = Rig(4, pages=10)
+        rig.up("a")
+        turns = [rig.submit(pid, "a", 2, 50, pages=4) for pid in range(3)]
+        assert [rig.scheduler.turns[id_].running for id_ in turns] == [True, True, False]
+        assert starts(rig.handle(Withdrawn(turns[0]))) == [turns[2]]
+
+    def test_the_next_turn_blocks_those_behind_it(self) -> None:
+        rig = Rig(4, pages=10)
+        rig.up("a")
+        rig.submit(1, "a", 2, 50, pages=6)
+        large, small = rig.submit(2, "a", 2, 50, pages=5), rig.submit(3, "a", 2, 50, pages=1)
+        assert not rig.scheduler.turns[large].running
+        assert not rig.scheduler.turns[small].running
+        assert rig.scheduler.upcoming("a", 5) == [large, small]
+
+    def test_one_that_needs_more_than_there_are_runs_alone(self) -> None:
+        rig = Rig(4, pages=10)
+        rig.up("a")
+        first, huge = rig.submit(1, "a", 2, 50, pages=1), rig.submit(2, "a", 2, 50, pages=11)
+        assert not rig.scheduler.turns[huge].running
+        assert starts(rig.handle(Withdrawn(first))) == [huge]
+
+    def test_an_urgent_turn_takes_as_many_slots_as_it_needs_pages(self) -> None:
+        rig = Rig(4, pages=12)
+        rig.up("a")
+        low = [rig.submit(1, "a", RANK["batch"], 50, pages=4) for _ in range(3)]
+        rig.wanted[99], rig.produced[99] = 10, 0
+        actions = rig.handle(Submitted(Turn(99, 2, "a", RANK["interactive"], 10, pages=5)))
+        assert (stops(actions), starts(actions)) == ([low[2], low[1]], [99])
+
+    def test_nobody_is_put_out_in_vain(self) -> None:
+        rig = Rig(4, pages=10)
+        rig.up("a")
+        rig.submit(1, "a", RANK["interactive"], 50, pages=6)
+        low = rig.submit(2, "a", RANK["batch"], 50, pages=4)
+        urgent = rig.submit(3, "a", RANK["interactive"], 50, pages=5)
+        assert rig.scheduler.turns[low].running
+        assert not rig.scheduler.turns[urgent].running
+
+    def test_a_large_turn_gets_its_turn_among_small_ones(self) -> None:
+        rig = Rig(3, pages=6)
+        rig.up("a")
+        for pid in range(6):
+            rig.submit(pid, "a", 2, 400, pages=2)
+        large = rig.submit(9, "a", 2, 40, pages=6)
+        for _ in range(400):
+            rig.deliver_commands()
+            rig.step(1)
+            rig.deliver_reports()
+        assert large in rig.ended
 
 
 class TestHolding:

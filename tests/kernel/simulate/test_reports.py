@@ -79,8 +79,8 @@ def test_throughput_is_the_same_until_switching_costs(article: formulas.Article)
     for free in (rr, mlfq, priority):
         assert free["S, 1/s"].mean == pytest.approx(fifo["S, 1/s"].mean, rel=1e-4)
     assert rr_again["S, 1/s"].mean < 0.95 * fifo["S, 1/s"].mean
-    assert mlfq["response, s "].mean < rr["response, s "].mean < fifo["response, s "].mean
-    assert priority["of interactive, s"].mean < rr["of interactive, s"].mean / 2
+    assert max(rr["response, s "].mean, mlfq["response, s "].mean) < fifo["response, s "].mean / 2
+    assert priority["of interactive, s"].mean < fifo["of interactive, s"].mean / 2
 
 
 def test_processors_follow_the_sum_of_speeds_and_not_the_article(article: formulas.Article) -> None:
