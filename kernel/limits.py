@@ -110,10 +110,6 @@ INLINE_TEXT: Final = 4_000
 
 # --- KV pages -------------------------------------------------------------------------------------------------------------------
 
-HOST_LOW: Final = 0.25
-"""Share of the host's pages that is kept free by writing the rest to disk ahead of need: a turn that leaves its slot cannot wait for a
-disk."""
-
 SAVE_AHEAD: Final = 256
 """Tokens of a prompt that the step under way may compute beyond what was reported, when its turn leaves its slot."""
 

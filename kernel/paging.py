@@ -17,9 +17,9 @@ from kernos.syscalls.system import PageUse
 from .beginnings import Beginnings
 from .core.costs import Costs
 from .core.pages import Move, PagePool, Table
-from .devices.messages import PAGE, Copied, Copy, Save, Tier
+from .devices.messages import PAGE, Copied, Copy, Save
 from .keeping import Keeping
-from .limits import HOST_LOW, SAVE_AHEAD
+from .limits import SAVE_AHEAD
 
 if TYPE_CHECKING:
     from .system import System
@@ -132,7 +132,6 @@ class Paging:
             # A step is under way, so the row will have one token more than was reported, or a further piece of the prompt.
             ahead = 1 if answer.held >= answer.begun - 1 else SAVE_AHEAD
             answer.table = self._save(answer, lane, answer.held, min(len(answer.context), answer.held + ahead))
-            self._sink(answer.model.name, lane)
         answer.table.due = self._due(answer)
 
     def share(self, answer: "Answer") -> bool:
@@ -158,7 +157,6 @@ class Paging:
         table, answer.table = answer.table, Table()
         table.due = (1, 0, -next(self._numbers))
         self.keeping.put(answer.ticket.agent, answer.model.name, table)
-        self._sink(answer.model.name, lane)
 
     def drop(self, answer: "Answer") -> None:
         """A turn has ended, or lost what it had."""
@@ -236,13 +234,20 @@ class Paging:
         if tokens >= PAGE and model in self.lanes:
             self.lanes[model].costs.computed(tokens, seconds)
 
-    def prefetch(self, model: str) -> None:
-        """Read the pages of the turns that are next from disk."""
-        lane = self.lanes.get(model)
-        if lane is None or len(lane.pool.free["disk"]) == lane.pool.sizes["disk"]:
+    def balance(self, model: str) -> None:
+        """After turns have changed places: read ahead what the next ones need, and write what the last ones need if room gets short.
+
+        Room is kept on the host for the turns that now have slots and for those that will displace them: neither can wait for a disk then.
+        """
+        lane, scheduler, answers = self.lanes.get(model), self.system.scheduler, self.system.turns.answers
+        if lane is None:
             return
-        for id_ in self.system.scheduler.upcoming(model, self.system.config.slots):
-            self._order(model, lane, lane.pool.fetch(self.system.turns.answers[id_].table, must=False))
+        upcoming = [answers[id_].table for id_ in scheduler.upcoming(model, self.system.config.slots)]
+        for table in upcoming:
+            self._order(model, lane, lane.pool.fetch(table, must=False))
+        running = [answers[id_] for id_ in scheduler.lanes[model].running]
+        wanted = sum(len(answer.prompt) + len(answer.tokens) for answer in running) // PAGE + len(running)
+        self._order(model, lane, lane.pool.sink(min(2 * wanted, lane.pool.sizes["host"]), upcoming))
 
     # --- orders -------------------------------------------------------------------------------------------------------------------
 
@@ -279,11 +284,7 @@ class Paging:
             if self._is_there(answer, lane):
                 del self.reading[answer.id]
                 self.system.turns.begin(answer)
-        self.prefetch(model)
-        self._sink(model, lane)
-
-    def _sink(self, model: str, lane: PagedLane) -> None:
-        self._order(model, lane, lane.pool.sink(int(HOST_LOW * lane.pool.sizes["host"])))
+        self.balance(model)
 
     def _order(self, model: str, lane: PagedLane, moves: list[Move]) -> None:
         for move in moves:

@@ -193,7 +193,7 @@ class Turns:
 
     def apply(self, actions: list[Action]) -> None:
         """Turn actions into commands."""
-        started: dict[str, None] = {}
+        moved: dict[str, None] = {}
         for action in actions:
             answer = self.answers.get(action.turn)
             if answer is None:
@@ -201,15 +201,15 @@ class Turns:
             match action:
                 case scheduler.Start():
                     answer.running = True
-                    started[answer.model.name] = None
+                    moved[answer.model.name] = None
                     if self.system.paging.bring(answer):
                         self.begin(answer)
                 case scheduler.Extend(_, tokens):
                     self._command(answer, messages.Extend(answer.seq, tokens))
                 case scheduler.Stop():
                     self._stop(answer)
-        for model in started:
-            self.system.paging.prefetch(model)
+        for model in moved:
+            self.system.paging.balance(model)
 
     def begin(self, answer: Answer) -> None:
         """Begin a turn that has a slot, with the pages it has on the device."""

@@ -8,6 +8,7 @@ from collections import deque
 
 from ..limits import KEEP_FIRST_S, KEEP_LEAST_S, KEEP_MARGIN, KEEP_MOST_S, KEEP_QUANTILE, PAUSES
 
+
 class Gaps:
     """What was seen of one app."""
 

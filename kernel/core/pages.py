@@ -1,20 +1,21 @@
 """KV pages: who holds which, what is in them, in which tier they lie, and which may go. Pure.
 
 A page holds the keys and values of `page` consecutive tokens and lies in one slot of one tier: `device`, `host` or `disk`. A **table** is
-the list of pages of a turn that is off the device, or of a conversation between two turns; a page may stand in many tables and is never
-written again (copy-on-write by construction: what a turn adds goes to pages of its own). A running turn holds no pages: it computes in a
-row of its own, a copy. Full pages are entered in a **prefix index** under the names of `prefixes.py`, and found there by whoever begins alike.
+the list of pages of a turn that is off the device, or of a conversation between two turns. A page may stand in many tables and is never
+written again (copy-on-write by construction: what a turn adds goes to pages of its own). A running turn holds no pages: it computes in
+a row of its own, a copy. Full pages are entered in a **prefix index** under their names (`prefixes.py`) and found by whoever begins alike.
 
 Pages in no table are **idle**: kept while there is room, least recently used gone first. When the device pool is full, idle pages go down
 to the host first, then those of the tables that are **due** last; from the host those due last go to disk ahead of need (`sink`), and come
 back (`fetch`) before their turn does. What finds no place anywhere is dropped and computed again: that costs time and no correctness.
 
 The methods change the books at once and return the `Move`s that make it true; a device carries out moves between device and host in the
-order given. Moves from and to disk take their time: until `moved` or `failed` says how one ended, its pages are `moving` and stay where they are.
+order given. Moves from and to disk take their time: until `moved` or `failed` says how one ended, its pages have a `target` and stay where
+they are.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..devices.messages import Tier
@@ -155,19 +156,22 @@ class PagePool:
         return moves + self._shift(below, "device")
 
     def fetch(self, table: Table, *, must: bool) -> list[Move]:
-        """Begin to read the pages of a table from disk, into what room the host has; with `must`, at the cost of those that are due last."""
+        """Begin to read the pages of a table from disk, into what room the host has; with `must`, others that are due later make room."""
         wanted = [page for page in table.pages if page.tier == "disk" and page.target is None]
-        spare = self._victims("host", len(wanted) - len(self.free["host"]), table) if must else list(self.idle["host"])
+        spare = self._victims("host", len(wanted) - len(self.free["host"]), [table]) if must else list(self.idle["host"])
         self.discard(spare[: max(0, len(wanted) - len(self.free["host"]))])
         return self._send(wanted[: len(self.free["host"])], "host")
 
-    def sink(self, low: int) -> list[Move]:
-        """Begin to write pages from the host to disk, those due last, so that `low` slots there become free or idle."""
+    def sink(self, low: int, spared: Collection[Table] = ()) -> list[Move]:
+        """Begin to write pages from the host to disk, those due last, so that `low` slots there become free or idle.
+
+        Not those of `spared`, the next to come: what is fetched shall not be written again at once.
+        """
         short = low - len(self.free["host"]) - len(self.idle["host"])
         if short <= 0 or not self.free["disk"]:
             return []
         short -= sum(page.tier == "host" and page.target is not None for page in self.pages)  # they are leaving already
-        victims = [page for page in self._victims("host", short + len(self.idle["host"]), None) if page.holders]
+        victims = [page for page in self._victims("host", short + len(self.idle["host"]), spared) if page.holders]
         return self._send(victims[: max(0, min(short, len(self.free["disk"])))], "disk")
 
     def moved(self, move: Move) -> None:
@@ -196,17 +200,17 @@ class PagePool:
     def _make_room(self, count: int, spared: Table) -> list[Move] | None:
         """Free slots of the device, by moving pages down; None, and nothing is done, if there are too few that can go."""
         short = count - len(self.free["device"])
-        victims = self._victims("device", short, spared)
+        victims = self._victims("device", short, [spared])
         return self._demote(victims) if len(victims) >= short else None
 
-    def _victims(self, tier: Tier, count: int, spared: Table | None) -> list[Page]:
+    def _victims(self, tier: Tier, count: int, spared: Collection[Table]) -> list[Page]:
         """Up to `count` pages that may leave a tier: idle ones, then those of the tables that are due last, from their ends."""
         found = dict.fromkeys(list(self.idle[tier])[: max(0, count)])
         if len(found) < count:
-            parked = [(table.due, table) for table in self.tables if table.due is not None and table is not spared]
+            parked = [(table.due, table) for table in self.tables if table.due is not None and table not in spared]
             for _, table in sorted(parked, key=lambda entry: entry[0], reverse=True):
                 for page in reversed(table.pages):
-                    if page.tier == tier and page.target is None and not any(h.due is None or h is spared for h in page.holders):
+                    if page.tier == tier and page.target is None and not any(h.due is None or h in spared for h in page.holders):
                         found[page] = None
                 if len(found) >= count:
                     break

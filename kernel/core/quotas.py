@@ -144,7 +144,8 @@ class Quotas:
             held, limits = self._held(payer), self.limits(payer)
             for name, amount in wanted.items():
                 if amount > 0 and held[name] + amount > limits[name]:
-                    raise _refusal(payer, name, limits[name], held[name], QUOTA_RETRY_S if name in ("turns", "kv_pages", "calls") and amount <= limits[name] else None)
+                    retry = name in ("turns", "kv_pages", "calls") and amount <= limits[name]
+                    raise _refusal(payer, name, limits[name], held[name], QUOTA_RETRY_S if retry else None)
 
     def take(self, payers: Payers, wanted: Limits, now: float) -> None:
         """Let all payers hold that much more, or raise `LimitError` and change nothing."""

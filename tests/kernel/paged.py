@@ -86,7 +86,7 @@ class PagedDevice:
         """Every leased row produces a token, or computes a piece of its prompt; then obey."""
         outputs = [self._advance(seq, row) for seq, row in self.rows.items() if row.lease > 0 and not row.finished]
         if outputs:
-            self.world.report("decoder", Stepped(outputs, 0.01, len(outputs)))
+            self.world.report("decoder", Stepped(outputs, 0.3, len(outputs)))
         self.obey()
 
     def arrive(self, at: int = 0, *, well: bool = True) -> None:

@@ -259,4 +259,3 @@ class TestConversations:
         assert held(paged) == 0
         assert not paged.system.paging.keeping.kept
         assert not paged.system.paging.keeping.left
-

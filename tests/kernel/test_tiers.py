@@ -13,10 +13,10 @@ from kernos.kernel.devices.messages import PAGE, Copy, Hello
 from kernos.kernel.limits import QUANTUM_TOKENS
 from kernos.syscalls.model import Generate, Message
 from kernos.syscalls.process import SendSignal
-from tests.kernel.fakes import App, Sent, World, examples, make_world, tiny_model
+from tests.kernel.fakes import App, Sent, examples, make_world, tiny_model
 from tests.kernel.paged import PagedDevice, answer_to
 
-SMALL = Config(slots=2, kv_pages=4, host_pages=6, disk_pages=20)
+SMALL = Config(slots=2, kv_pages=6, host_pages=20, disk_pages=60)
 
 
 class Machine:
@@ -153,13 +153,14 @@ def rotate(machine: Machine, agents: int, count: int) -> None:
     for agent in range(agents):
         machine.spawn(0)
         machine.ask(agent, chr(97 + agent) * 100, count)
-    while machine.world.system.turns.answers:
+    for _ in range(1_000):
         machine.step(1)
         machine.arrive(0, True)
+    assert not machine.world.system.turns.answers
 
 
 def test_more_agents_than_fit_on_the_device_come_back_by_copy(machine: Machine) -> None:
-    rotate(machine, 5, 2 * QUANTUM_TOKENS)
+    rotate(machine, 14, 2 * QUANTUM_TOKENS)
     tiers = {(order.source, order.target) for order in machine.world.commands(Copy)}
     assert tiers == {("device", "host"), ("host", "disk"), ("disk", "host"), ("host", "device")}
     prompts = sum(len(prompt) for _, prompt, _, _ in machine.asked)
@@ -170,7 +171,7 @@ def test_more_agents_than_fit_on_the_device_come_back_by_copy(machine: Machine) 
 
 
 def test_pages_are_read_before_their_turn_comes(machine: Machine) -> None:
-    rotate(machine, 5, 2 * QUANTUM_TOKENS)
+    rotate(machine, 14, 2 * QUANTUM_TOKENS)
     assert not machine.world.system.paging.reading
     up = [order for order in machine.world.commands(Copy) if order.source == "disk"]
     assert up
@@ -178,10 +179,12 @@ def test_pages_are_read_before_their_turn_comes(machine: Machine) -> None:
 
 
 def test_a_slot_waits_for_pages_that_are_late(machine: Machine) -> None:
-    for agent in range(5):
+    for agent in range(14):
         machine.spawn(0)
         machine.ask(agent, chr(97 + agent) * 100, 2 * QUANTUM_TOKENS)
-    while not machine.world.system.paging.reading:
+    for _ in range(1_000):
+        if machine.world.system.paging.reading:
+            break
         machine.step(1)
         if machine.device.beside and machine.device.beside[0].source == "host":
             machine.arrive(0, True)
@@ -196,7 +199,7 @@ def test_a_slot_waits_for_pages_that_are_late(machine: Machine) -> None:
 
 def test_where_reading_is_slow_it_is_computed(machine: Machine) -> None:
     machine.world.system.paging.lanes["tiny"].costs.read_s = 60.0
-    rotate(machine, 5, 2 * QUANTUM_TOKENS)
+    rotate(machine, 14, 2 * QUANTUM_TOKENS)
     prompts = sum(len(prompt) for _, prompt, _, _ in machine.asked)
     assert machine.device.computed > prompts + 2 * PAGE
     machine.finish()

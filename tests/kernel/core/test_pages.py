@@ -93,8 +93,8 @@ class Model:
     def fetch(self, at: int, must: bool) -> None:
         self.carry_out(self.pool.fetch(self.turns[at % len(self.turns)].table, must=must))
 
-    def sink(self, low: int) -> None:
-        self.carry_out(self.pool.sink(low))
+    def sink(self, low: int, spared: int) -> None:
+        self.carry_out(self.pool.sink(low, [turn.table for turn in self.turns[:spared]]))
 
     def arrive(self, at: int, well: bool) -> None:
         if self.beside:
@@ -130,7 +130,7 @@ steps = st.lists(
         st.tuples(st.just("grow"), number, tokens),
         st.tuples(st.sampled_from(["save", "save", "bring", "end"]), number),
         st.tuples(st.just("fetch"), number, st.booleans()),
-        st.tuples(st.just("sink"), st.integers(0, 4)),
+        st.tuples(st.just("sink"), st.integers(0, 4), st.integers(0, 2)),
         st.tuples(st.just("arrive"), number, st.sampled_from([True, True, False])),
     ),
     max_size=60,
@@ -149,7 +149,9 @@ def test_every_page_holds_what_its_turn_would_compute(sizes: Sizes, history: lis
         model.end(0)
     while model.beside:
         model.arrive(0, True)
-    assert model.pool.held("device") == model.pool.held("host") == model.pool.held("disk") == 0, "pages that nobody holds and nobody can take"
+    assert model.pool.held("device") == model.pool.held("host") == model.pool.held("disk") == 0, (
+        "pages that nobody holds and nobody can take"
+    )
 
 
 def saved(pool: PagePool, scope: str, tokens: list[int], due: int = 1) -> Table:
