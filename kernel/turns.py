@@ -208,6 +208,10 @@ class Turns:
                     self._command(answer, messages.Extend(answer.seq, tokens))
                 case scheduler.Stop():
                     self._stop(answer)
+        # Last, as it submits turns: what they do must not come between these commands.
+        for action in actions:
+            if isinstance(action, scheduler.Stop) and action.turn in self.answers:
+                self.system.paging.beginnings.settle(self.answers[action.turn])
         for model in moved:
             self.system.paging.balance(model)
 
@@ -229,7 +233,6 @@ class Turns:
             self.system.paging.park(answer)
         self._command(answer, messages.Stop(answer.seq))
         answer.running = False
-        self.system.paging.beginnings.settle(answer)
 
     def _handle(self, event: scheduler.Event) -> None:
         self.apply(self.system.scheduler.handle(event, self.system.host.now))
