@@ -161,7 +161,7 @@ class PrefillAttention:
         self.positions = torch.arange(self._start, self._end, device=device)
         self._mask = None  # SDPA has a faster kernel for the square causal case
         if self._start:
-            self._mask = torch.arange(self._end, device=device) <= self.positions[:, None]
+            self._mask = _mask(self.positions, self._end).to(kv.keys[0].dtype)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attention`."""
@@ -191,18 +191,21 @@ class DecodeAttention:
         self._dense = rows == list(range(self._span))
         self.positions = torch.tensor(lengths, device=device)
         seen = torch.zeros(self._span, dtype=torch.long, device=device).index_copy_(0, self._rows, self.positions)
-        hidden = torch.arange(kv.capacity, device=device) > seen[:, None]
-        self._mask = torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, float("-inf"))[:, None, None]
+        needed = _round_up(max(lengths) + 1)
+        self._reach = needed if 2 * needed <= kv.capacity else kv.capacity  # a part of the buckets takes longer than as much of the whole
+        self._mask = _mask(seen, self._reach)[:, None, None]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Attention`."""
         keys, values = self._kv.keys[layer], self._kv.values[layer]
         keys[self._rows, :, self.positions] = k
         values[self._rows, :, self.positions] = v
+        keys, values = keys[: self._span, :, : self._reach], values[: self._span, :, : self._reach]
         tokens, heads, dim = q.shape
         grouped = self._spread(q * dim**-0.5).view(self._span, keys.shape[1], -1, dim)  # the query heads that share a key head
-        scores = grouped @ keys[: self._span].transpose(2, 3) + self._mask
-        out = torch.softmax(scores, -1).to(q.dtype) @ values[: self._span]
+        # Not grouped @ keys^T: for that the keys would be copied unless they are the whole bucket.
+        scores = (keys @ grouped.transpose(2, 3)).transpose(2, 3).contiguous() + self._mask
+        out = torch.softmax(scores, -1).to(q.dtype) @ values
         out = out.view(self._span, heads, dim)
         return out if self._dense else out[self._rows].view(tokens, heads, dim)
 
@@ -210,3 +213,9 @@ class DecodeAttention:
         if self._dense:
             return q
         return q.new_zeros(self._span, *q.shape[1:]).index_copy_(0, self._rows, q)
+
+
+def _mask(positions: Tensor, reach: int) -> Tensor:
+    """What to add to scores [positions, reach] so that each position sees those up to itself."""
+    hidden = torch.arange(reach, device=positions.device) > positions[:, None]
+    return torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, float("-inf"))

@@ -5,7 +5,7 @@ The weights have a layout of our own (fused projections), and one forward pass s
 tokens agree.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .driver import Work
 from .kv import Attention, KVRows, attention
+from .linear import linear, pack
 from .shape import Shape
 
 
@@ -34,7 +35,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights; `head` is `embedding` where the model ties them."""
+    """All weights; `head` is `embedding` where the model ties them (until it is packed, which looking up tokens cannot read)."""
 
     embedding: Tensor
     layers: list[Layer]
@@ -48,16 +49,18 @@ class Llama:
     """A `LanguageModel`."""
 
     def __init__(self, shape: Shape, weights: Weights) -> None:
+        for index, layer in enumerate(weights.layers):  # in place, so that memory holds but one of them twice
+            weights.layers[index] = _packed(layer)
         self._shape = shape
-        self._weights = weights
+        self._weights = replace(weights, head=pack(weights.head))
         self._kv = KVRows(shape.layers, shape.kv_heads, shape.head_dim, like=weights.embedding)
 
     @property
     def size(self) -> int:
-        """Bytes of weights in memory; tied ones count once."""
+        """Bytes of weights in memory; what is shared counts once."""
         layers = [getattr(layer, name) for layer in self._weights.layers for name in Layer.__slots__]
         tensors = [self._weights.embedding, self._weights.norm, self._weights.head, *layers]
-        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())
+        return sum({id(tensor): tensor.nbytes for tensor in tensors if tensor is not None}.values())
 
     @property
     def page_shape(self) -> tuple[int, ...]:
@@ -124,22 +127,26 @@ class Llama:
         turn = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
         for index, layer in enumerate(weights.layers):
             q, k, v = self._heads(layer, _norm(x, layer.norm_in, eps), turn)
-            x = x + F.linear(attend(index, q, k, v).flatten(1), layer.out)
-            gate, up = F.linear(_norm(x, layer.norm_mid, eps), layer.gate_up).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            x = x + linear(attend(index, q, k, v).flatten(1), layer.out)
+            gate, up = linear(_norm(x, layer.norm_mid, eps), layer.gate_up).chunk(2, -1)
+            x = x + linear(F.silu(gate) * up, layer.down)
         return x
 
     def _heads(self, layer: Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values by head; the first two normalised where the model does so, and rotated."""
         shape = self._shape
-        fused = F.linear(x, layer.qkv, layer.qkv_bias).view(len(x), -1, shape.head_dim)
+        fused = linear(x, layer.qkv, layer.qkv_bias).view(len(x), -1, shape.head_dim)
         q, k, v = torch.split(fused, [shape.heads, shape.kv_heads, shape.kv_heads], 1)
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
         return _rotate(q, *turn), _rotate(k, *turn), v
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(_norm(hidden, self._weights.norm, self._shape.eps), self._weights.head).float()
+        return linear(_norm(hidden, self._weights.norm, self._shape.eps), self._weights.head).float()
+
+
+def _packed(layer: Layer) -> Layer:
+    return replace(layer, qkv=pack(layer.qkv), out=pack(layer.out), gate_up=pack(layer.gate_up), down=pack(layer.down))
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -124,7 +124,7 @@ def test_prompts_go_by_rank_and_the_most_urgent_may_take_more(bench: Any, prompt
 def test_who_lacks_one_token_is_never_kept_waiting(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     """One token of a prompt costs as much as one of a row that decodes, so it is not counted."""
     long = bench.begin(prompts[7], 1)
-    short = bench.begin([1], 1, rank=9)
+    short = bench.begin([1], 1)
     assert prefilled(bench.step()) == {short: 1, long: PREFILL_BESIDE}
     bench.drain()
     assert bench.tokens[long] == greedy[7][:1]
