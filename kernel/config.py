@@ -31,8 +31,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: Annotated[int, Meta(ge=1, le=256)] = 8
     """Sequences decoded at once per model."""
     kv_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
-    """KV pages of 64 tokens that a decoder keeps for turns that wait and for common beginnings; memory is taken as they are used. A page
-    of the embedded model is 1.5 MB in bfloat16."""
+    """KV pages of 64 tokens that a decoder keeps on its device for turns that wait and for common beginnings; memory is taken as they are
+    used. A page of the embedded model is 1.5 MB in bfloat16."""
+    host_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 512
+    """Pages in the memory of the host, for what finds no room on the device."""
+    disk_pages: Annotated[int, Meta(ge=0, le=1 << 24)] = 2_048
+    """Pages in the encrypted swap file under the state folder, for what finds no room on the host. It grows as it is used."""
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from kernos.syscalls.system import Device
 
 from .core.supervision import RestartIntensity
-from .devices.messages import AnyReport, Embedded, Failed, Hello, Loaded, LoadFailed, Saved, Stepped
+from .devices.messages import AnyReport, Copied, Embedded, Failed, Hello, Loaded, LoadFailed, Saved, Stepped
 
 if TYPE_CHECKING:
     from .system import System
@@ -76,7 +76,9 @@ class Fleet:
             case Stepped():
                 system.turns.stepped(report)
             case Saved():
-                system.paging.saved(report.seq, report.first)
+                system.paging.saved(report.seq, report.held)
+            case Copied():
+                system.paging.copied(report)
             case Embedded():
                 system.embeds.done(report)
             case Loaded():
@@ -113,6 +115,8 @@ class Fleet:
             self.system.turns.failed(report.seq, report.reason)
         elif report.save is not None:
             self.system.paging.not_saved(report.save)
+        elif report.copy is not None:
+            self.system.paging.not_copied(report.copy, report.reason)
         elif report.batch is not None:
             self.system.embeds.failed(report.batch, report.reason)
         else:

@@ -108,6 +108,29 @@ STARVE_S: Final = 30.0
 INLINE_TEXT: Final = 4_000
 """Characters tokenized in the loop itself (about 1 ms); longer texts go to a thread."""
 
+# --- KV pages -------------------------------------------------------------------------------------------------------------------
+
+SAVE_AHEAD: Final = 256
+"""Tokens of a prompt that the step under way may compute beyond what was reported, when its turn leaves its slot."""
+
+KEEP_QUANTILE: Final = 0.8
+"""So many of the agents that pause between two turns shall find their KV; the last fifth would take several times as long to wait for."""
+
+KEEP_MARGIN: Final = 1.2
+"""KV is kept this much longer than that quantile of the pauses seen, as they scatter."""
+
+KEEP_FIRST_S: Final = 30.0
+"""How long before anything is known of an app."""
+
+KEEP_LEAST_S: Final = 1.0
+"""How long where hardly any agent comes back: some tools answer at once."""
+
+KEEP_MOST_S: Final = 300.0
+"""How long at most: memory is for those who compute."""
+
+PAUSES: Final = 64
+"""Pauses remembered of each app: enough for a quantile, few enough to follow a change."""
+
 # --- memory ---------------------------------------------------------------------------------------------------------------------
 
 CONTEXT_BYTES: Final = 8 << 20

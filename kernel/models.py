@@ -181,9 +181,18 @@ class Registry:
         config = self.system.config
         # Vectors are kept and compared for years: for encoders exactness is worth more than speed.
         dtype = config.dtype if entry.manifest.kind == "decoder" else "float32"
-        self.system.host.command(
-            entry.server, Load(entry.name, str(entry.folder), entry.manifest.kind, dtype, config.slots, config.kv_pages)
+        load = Load(
+            entry.name,
+            str(entry.folder),
+            entry.manifest.kind,
+            dtype,
+            config.slots,
+            config.kv_pages,
+            config.host_pages,
+            config.disk_pages,
+            swap=str(self.system.where.state / f"swap.{entry.name}"),
         )
+        self.system.host.command(entry.server, load)
 
     def on(self, server: str) -> list[Entry]:
         """The models of a device server."""

@@ -80,6 +80,7 @@ class System:
         self.quotas.give(process.payers, {"processes": 1})
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.scheduler.forget(process.pid)
+        self.paging.keeping.ended(process)
         self.mail.close(f"agent/{process.pid}")
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))

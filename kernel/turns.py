@@ -13,7 +13,8 @@ from kernos.syscalls.errors import BadRequestError, BusyError, DeviceError, Kern
 from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
 
 from .core import scheduler
-from .core.pages import Table
+from .core.pages import Page, Table
+from .core.prefixes import Chain, PageHash
 from .core.quotas import Bill
 from .core.scheduler import RANK, Action
 from .devices import messages
@@ -49,22 +50,36 @@ class Answer:
     seq: int = 0
     """Its sequence on the device, also for a while after it was stopped: reports may be on their way. 0: none."""
     running: bool = False
+    """It has a slot."""
     over: bool = False
     """It is being ended: nothing of it need be kept."""
     resumed: int = 0
+    chain: Chain = field(init=False)
     table: Table = field(default_factory=Table)
-    """Its KV pages, beyond what the running sequence itself has."""
+    """Its KV pages while it has no row on the device."""
+    lent: tuple[Page, ...] = ()
+    """The pages that its sequence began with."""
     cached: int = 0
     """Tokens that the sequence began with, from pages."""
+    begun: int = 0
+    """Tokens of the prompt that the sequence began with."""
     spared: int = 0
     """Of the prompt, when it was first begun."""
     held: int = 0
     """Tokens whose KV the sequence has, as last reported."""
 
+    def __post_init__(self) -> None:
+        # Who may share pages: the agents of one app. It sees all their texts anyway, so how fast an answer comes tells it nothing new.
+        self.chain = Chain(self.ticket.principal, PAGE)
+
     @property
     def context(self) -> list[int]:
         """All its tokens."""
         return self.prompt + self.tokens
+
+    def names(self, count: int) -> list[PageHash]:
+        """The names of the full pages of its first `count` tokens."""
+        return self.chain.of(self.context, count)
 
     def add(self, tokens: list[int]) -> None:
         """Take in produced tokens, and send the text they complete."""
@@ -80,10 +95,11 @@ class Answer:
             self.ticket.event(Chunk(text, self.unsent))
             self.unsent = 0
 
-    def begin(self, lease: int) -> messages.Begin:
+    def begin(self, lease: int, *, keep: bool) -> messages.Begin:
         """The command that starts it, or lets it go on, on a device; with what its pages hold, but for the last token."""
         context = self.context
-        self.cached = self.held = min(self.table.tokens, len(context) - 1)
+        self.begun, self.cached = len(context), min(self.table.tokens, len(context) - 1)
+        self.held = self.cached
         return messages.Begin(
             self.seq,
             self.model.name,
@@ -93,8 +109,10 @@ class Answer:
             self.sampling,
             resumed=len(self.tokens),
             schema=self.call.schema,
-            pages=self.table.slots[: -(-self.cached // PAGE)],
+            pages=[page.slot for page in self.table.pages[: -(-self.cached // PAGE)]],
             cached=self.cached,
+            keep=keep,
+            rank=RANK[self.ticket.agent.priority],
         )
 
 
@@ -152,12 +170,13 @@ class Turns:
         sampling = Sampling(call.temperature, call.top_p, seed, call.ignore_eos)
         limit = min(call.max_tokens, window - len(prompt))
         stop = StopText(call.stop)
-        bill = self.system.quotas.begin(ticket.payers, len(prompt), self.system.host.now)
+        pages = -(-(len(prompt) + limit) // PAGE)
+        bill = self.system.quotas.begin(ticket.payers, len(prompt), pages, self.system.host.now)
         answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         ticket.agent.prompt_tokens += len(prompt)
-        if not self.system.paging.expects(answer):
+        if not self.system.paging.beginnings.expects(answer):
             self.submit(answer)
 
     def submit(self, answer: Answer) -> None:
@@ -166,6 +185,7 @@ class Turns:
             agent, deadline = answer.ticket.agent, answer.ticket.deadline
             until = float("inf") if deadline is None else deadline
             prompt, rank = len(answer.prompt), RANK[agent.priority]
+            self.system.paging.arrived(answer)
             turn = scheduler.Turn(answer.id, agent.pid, answer.model.name, rank, answer.max_tokens, prompt, until)
             self._handle(scheduler.Submitted(turn))
 
@@ -173,28 +193,46 @@ class Turns:
 
     def apply(self, actions: list[Action]) -> None:
         """Turn actions into commands."""
+        moved: dict[str, None] = {}
         for action in actions:
             answer = self.answers.get(action.turn)
-            if isinstance(action, scheduler.Start) and answer is not None:
-                self.system.paging.find(answer)
-                self._begin(answer, action.lease)
-                if not answer.tokens:
-                    answer.spared = answer.cached
-            elif isinstance(action, scheduler.Extend) and answer is not None:
-                self._command(answer, messages.Extend(answer.seq, action.tokens))
-            elif isinstance(action, scheduler.Stop) and answer is not None:
-                if not answer.over:
-                    self.system.paging.keep(answer, answer.held)
-                self._command(answer, messages.Stop(answer.seq))
-                answer.running = False
-                self.system.paging.settle(answer)
+            if answer is None:
+                continue
+            match action:
+                case scheduler.Start():
+                    answer.running = True
+                    moved[answer.model.name] = None
+                    if self.system.paging.bring(answer):
+                        self.begin(answer)
+                case scheduler.Extend(_, tokens):
+                    self._command(answer, messages.Extend(answer.seq, tokens))
+                case scheduler.Stop():
+                    self._stop(answer)
+        # Last, as it submits turns: what they do must not come between these commands.
+        for action in actions:
+            if isinstance(action, scheduler.Stop) and action.turn in self.answers:
+                self.system.paging.beginnings.settle(self.answers[action.turn])
+        for model in moved:
+            self.system.paging.balance(model)
 
-    def _begin(self, answer: Answer, lease: int) -> None:
+    def begin(self, answer: Answer) -> None:
+        """Begin a turn that has a slot, with the pages it has on the device."""
         self._last_seq += 1
         self.by_seq.pop(answer.seq, None)
-        answer.seq, answer.running = self._last_seq, True
+        answer.seq = self._last_seq
         self.by_seq[answer.seq] = answer
-        self._command(answer, answer.begin(lease))
+        paged = answer.model.name in self.system.paging.lanes
+        self._command(answer, answer.begin(self.system.scheduler.turns[answer.id].lease, keep=paged))
+        self.system.paging.began(answer)
+        if not answer.tokens:
+            answer.spared = answer.cached
+
+    def _stop(self, answer: Answer) -> None:
+        """Take a turn out of its slot; it may have got it just now and wait for its pages there."""
+        if not answer.over:
+            self.system.paging.park(answer)
+        self._command(answer, messages.Stop(answer.seq))
+        answer.running = False
 
     def _handle(self, event: scheduler.Event) -> None:
         self.apply(self.system.scheduler.handle(event, self.system.host.now))
@@ -210,10 +248,17 @@ class Turns:
 
     def stepped(self, report: messages.Stepped) -> None:
         """A device has made a step."""
+        self._measure(report)
         for output in report.outputs:
             answer = self.by_seq.get(output.seq)
             if answer is not None:
                 self._advance(answer, output)
+
+    def _measure(self, report: messages.Stepped) -> None:
+        prefilled = sum(output.prefilled for output in report.outputs)
+        first = self.by_seq.get(report.outputs[0].seq) if report.outputs else None
+        if first is not None:
+            self.system.paging.computed(first.model.name, prefilled, report.seconds)
 
     def _advance(self, answer: Answer, output: Output) -> None:
         answer.held = output.held
@@ -228,15 +273,18 @@ class Turns:
         elif output.finish:
             self._finish(answer, output.finish, scheduler.Ended(answer.id, len(output.tokens), output.prefilled))
         else:
-            if began and answer.running:  # its whole prompt is computed: others may begin like it
-                self.system.paging.keep(answer, len(answer.prompt) // PAGE * PAGE)
-                self.system.paging.settle_unless_saving(answer)
+            # Once its whole prompt is computed, others may begin like it.
+            if began and answer.running and not self.system.paging.share(answer):
+                self.system.paging.beginnings.settle(answer)
             self._handle(scheduler.Produced(answer.id, len(output.tokens), output.prefilled))
 
     def _finish(self, answer: Answer, finish: Literal["stop", "length"], event: scheduler.Event) -> None:
         answer.show(answer.stop.push(answer.text.flush()) + answer.stop.flush())
         if answer.id not in self.answers:
             return
+        self.system.paging.keep(answer)
+        if isinstance(event, scheduler.Ended) and answer.running:
+            self._command(answer, messages.Stop(answer.seq))  # its row was kept to be saved
         self._forget(answer, event)
         text = "".join(answer.pieces)
         try:
@@ -253,10 +301,11 @@ class Turns:
     def failed(self, seq: int, reason: str) -> None:
         """The device could not serve a sequence."""
         answer = self.by_seq.get(seq)
-        if answer is not None and answer.cached and answer.running:
+        if answer is not None and answer.cached:
             # What was in its pages could not be used; without them it may well go on.
-            self.system.paging.drop(answer)
-            self._begin(answer, self.system.scheduler.turns[answer.id].lease)
+            self.system.paging.refused(answer)
+            if answer.running:
+                self.begin(answer)
         elif answer is not None:
             answer.bill.refund(self.system.host.now)
             self._forget(answer, scheduler.Ended(answer.id))

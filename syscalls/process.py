@@ -17,8 +17,9 @@ State = Literal["idle", "queued", "running", "waiting", "stopped", "exited"]
 Signal = Literal["stop", "continue", "interrupt", "terminate"]
 """`stop` takes the agent off the devices and `continue` puts it back; `interrupt` ends its calls in flight; `terminate` ends it."""
 
-LimitName = Literal["tokens_per_minute", "turns", "calls", "processes", "contexts", "files", "bytes"]
-"""What is limited per principal: tokens of prompts and answers, turns and calls in flight, living agents, what is kept and its bytes."""
+LimitName = Literal["tokens_per_minute", "turns", "kv_pages", "calls", "processes", "contexts", "files", "bytes"]
+"""What is limited per principal: tokens of prompts and answers, turns in flight and the KV pages they may fill, calls in flight, living
+agents, what is kept and its bytes."""
 
 Amount = Annotated[int, Meta(ge=0, le=1 << 53)]
 """So many of what a limit counts."""

@@ -28,6 +28,18 @@ class Device(msgspec.Struct, frozen=True):
     restarts: int
 
 
+class PageUse(msgspec.Struct, frozen=True):
+    """The KV pages of a loaded model in one tier of memory."""
+
+    model: ShortText
+    tier: Literal["device", "host", "disk"]
+    slots: int
+    held: int
+    """Pages of turns that wait and of conversations that are kept; each counts once, however many share it."""
+    cached: int
+    """Pages that nobody holds: beginnings that somebody may come back to, the first to go."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """How the kernel does."""
 
@@ -47,6 +59,7 @@ class Status(msgspec.Struct, frozen=True):
     policy: ShortText
     """Hash of the policy in force."""
     devices: Annotated[list[Device], Meta(max_length=1_024)]
+    pages: Annotated[list[PageUse], Meta(max_length=4_096)] = []
 
 
 class Ping(Call[Pong], tag="system.ping", frozen=True):

@@ -85,6 +85,10 @@ def status(as_json: bool) -> None:
     click.echo(f"so far   {reply.calls} calls, {reply.refused} refused")
     click.echo(f"policy   {reply.policy}\n")
     print_table(("DEVICE", "STATE", "PID", "ROWS", "RESTARTS", "ACCELERATOR"), [_row(device) for device in reply.devices])
+    if reply.pages:
+        click.echo()
+        uses = [(use.model, use.tier, use.slots, use.held, use.cached) for use in reply.pages]
+        print_table(("KV PAGES OF", "TIER", "ROOM", "HELD", "CACHED"), uses)
 
 
 def _row(device: Device) -> tuple[object, ...]:

@@ -34,6 +34,7 @@ _TOKEN: Final = 60_000_000
 _ADVICE: Final[dict[LimitName, str]] = {
     "tokens_per_minute": "Come back later",
     "turns": "Wait for one to end",
+    "kv_pages": "Wait for a turn to end, or ask for a shorter answer (a page is 64 tokens)",
     "calls": "Wait for some to end",
     "processes": "End some agents",
     "contexts": "Delete a context",
@@ -86,11 +87,12 @@ class Book:
 class Bill:
     """What a turn was charged. It is closed once, and what comes after that is left out."""
 
-    __slots__ = ("_open", "_payers", "_quotas", "tokens")
+    __slots__ = ("_held", "_open", "_payers", "_quotas", "tokens")
 
-    def __init__(self, quotas: "Quotas", payers: Payers, tokens: int) -> None:
+    def __init__(self, quotas: "Quotas", payers: Payers, tokens: int, held: Limits) -> None:
         self._quotas = quotas
         self._payers = payers
+        self._held = held
         self._open = True
         self.tokens = tokens
 
@@ -110,7 +112,7 @@ class Bill:
         """It has ended."""
         if self._open:
             self._open = False
-            self._quotas.give(self._payers, {"turns": 1})
+            self._quotas.give(self._payers, self._held)
 
 
 class Quotas:
@@ -142,7 +144,8 @@ class Quotas:
             held, limits = self._held(payer), self.limits(payer)
             for name, amount in wanted.items():
                 if amount > 0 and held[name] + amount > limits[name]:
-                    raise _refusal(payer, name, limits[name], held[name], QUOTA_RETRY_S if name in ("turns", "calls") else None)
+                    retry = name in ("turns", "kv_pages", "calls") and amount <= limits[name]
+                    raise _refusal(payer, name, limits[name], held[name], QUOTA_RETRY_S if retry else None)
 
     def take(self, payers: Payers, wanted: Limits, now: float) -> None:
         """Let all payers hold that much more, or raise `LimitError` and change nothing."""
@@ -182,12 +185,13 @@ class Quotas:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)
 
-    def begin(self, payers: Payers, prompt: int, now: float) -> Bill:
-        """Charge the start of a turn, or raise `LimitError` and change nothing."""
-        self.check(payers, {"turns": 1})
+    def begin(self, payers: Payers, prompt: int, pages: int, now: float) -> Bill:
+        """Charge the start of a turn that may fill so many KV pages, or raise `LimitError` and change nothing."""
+        held: Limits = {"turns": 1, "kv_pages": pages}
+        self.check(payers, held)
         self.spend(payers, prompt, now)
-        self.take(payers, {"turns": 1}, now)
-        return Bill(self, payers, prompt)
+        self.take(payers, held, now)
+        return Bill(self, payers, prompt, held)
 
     # --- the books ----------------------------------------------------------------------------------------------------------------
 

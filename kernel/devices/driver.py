@@ -4,7 +4,7 @@
 reports. `LanguageModel` is what a decoder must offer to be run by `engine`. A new kind of hardware or model implements one of them.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .messages import (
     Begin,
@@ -88,6 +88,16 @@ class Driver(Protocol):
         ...
 
 
+class Work(NamedTuple):
+    """What one sequence takes to a forward pass."""
+
+    seq: int
+    tokens: list[int]
+    """To append to its cache; at least one."""
+    wanted: bool
+    """Whether to compute the logits of what follows them."""
+
+
 class LanguageModel(Protocol):
     """A decoder with the KV caches of its open sequences. Positions and caches are its affair, choosing tokens is not."""
 
@@ -101,8 +111,8 @@ class LanguageModel(Protocol):
         """Sizes of a page, [.., PAGE, dim]; empty for a model that cannot give its caches away."""
         ...
 
-    def open(self, seq: int) -> None:
-        """Make an empty KV cache for a new sequence."""
+    def open(self, seq: int, tokens: int) -> None:
+        """Make an empty KV cache for a new sequence, with room for that many tokens; raises RuntimeError when memory is short."""
         ...
 
     def close(self, seq: int) -> None:
@@ -114,16 +124,13 @@ class LanguageModel(Protocol):
         ...
 
     def adopt(self, seq: int, tokens: int) -> "Tensor":
-        """Make an empty cache one of that many tokens, and give its `row`, for the caller to fill. Pre: `page_shape`."""
+        """Make an empty cache one of that many tokens, and give its `row`, for the caller to fill. Pre: room for them, `page_shape`."""
         ...
 
-    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> "Tensor | None":
-        """Append `tokens` (at least one) to the cache of an open sequence.
+    def forward(self, work: list[Work]) -> "list[Tensor | RuntimeError | None]":
+        """Append tokens to open sequences, all different, in one pass.
 
-        With `last`, returns the float32 logits [vocab] of what follows them; else nothing, and saves computing them.
+        Gives for each, in order, its float32 logits [vocab], or None where none are wanted. RuntimeError: there was no memory for this
+        one, which is of no use any more and must be closed; the others are as if it had not been there.
         """
-        ...
-
-    def decode(self, seqs: list[int], tokens: list[int]) -> "Tensor":
-        """Append one token to each of several sequences, all different; returns float32 logits [len(seqs), vocab]."""
         ...

@@ -14,15 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .driver import LanguageModel, RefusedError
+from .driver import LanguageModel, RefusedError, Work
 from .grammar import Grammar, Grammars
 from .messages import Begin, Copied, Copy, Failed, Finish, Output, Save, Saved, Stepped
 from .modelstore import Manifest
 from .pages import PagePool
 from .sampling import check, choose
 
-PREFILL = 256
-"""Prompt tokens per step. Measured on 2 cores with 135M parameters: about 0.3 s, the longest wait it puts between two tokens."""
+PREFILL_ALONE = 256
+"""Prompt tokens per step while nobody decodes."""
+PREFILL_BESIDE = 64
+"""Prompt tokens per step beside others that decode."""
 
 
 @dataclass(slots=True)
@@ -32,27 +34,38 @@ class _Sequence:
     grammar: Grammar | None
     produced: int
     """Tokens of this turn so far, those of earlier places included."""
-    prefilled: int
-    """Prompt tokens in the KV cache."""
-    decoded: int = 0
-    """Produced tokens in the KV cache."""
+    held: int
+    """Tokens in the KV cache."""
     token: int = -1
     """The last token produced here; not in the KV cache yet."""
     finish: Finish = ""
 
     @property
     def prompting(self) -> bool:
-        return self.prefilled < len(self.begin.prompt)
+        return self.held < len(self.begin.prompt)
 
     @property
-    def held(self) -> int:
-        """Tokens in the KV cache."""
-        return self.prefilled + self.decoded
+    def missing(self) -> int:
+        """Tokens to compute before the next one can be chosen."""
+        return max(1, len(self.begin.prompt) - self.held)
 
     @property
     def length(self) -> int:
         """Tokens in all, which is the position of the next one."""
         return len(self.begin.prompt) - self.begin.resumed + self.produced
+
+
+class _Share(NamedTuple):
+    """The part of a sequence in a step."""
+
+    sequence: _Sequence
+    size: int
+    """Tokens to compute."""
+
+    def work(self) -> Work:
+        begin, held = self.sequence.begin, self.sequence.held
+        tokens = begin.prompt[held : held + self.size] if self.sequence.prompting else [self.sequence.token]
+        return Work(begin.seq, tokens, wanted=self.size == self.sequence.missing)
 
 
 class _Ready(NamedTuple):
@@ -85,17 +98,14 @@ class Engine:
         return bool(self._leased())
 
     def begin(self, begin: Begin) -> None:
-        """Admit a sequence; raises RefusedError."""
+        """Admit a sequence. Raises RefusedError, or RuntimeError when memory is short for so long a row; nothing of it remains then."""
         self._check(begin)
         grammar = None
         if begin.schema is not None:
             grammar = self._grammars.start(begin.schema, begin.prompt[len(begin.prompt) - begin.resumed :])
-        self._model.open(begin.seq)
-        try:
-            self._restore(begin)
-        except RuntimeError:  # no memory for so long a row
-            self._model.close(begin.seq)
-            raise
+        self._model.open(begin.seq, len(begin.prompt))
+        if begin.cached and self.pool is not None:
+            self.pool.restore(self._model.adopt(begin.seq, begin.cached), begin.pages, begin.cached)
         self._sequences[begin.seq] = _Sequence(begin, begin.lease, grammar, begin.resumed, begin.cached)
 
     def extend(self, seq: int, tokens: int) -> None:
@@ -128,14 +138,27 @@ class Engine:
     def step(self) -> list[Stepped | Failed]:
         """Advance every sequence that holds a lease; pre: `busy`."""
         began = time.perf_counter()
-        leased = self._leased()
-        ready = self._decode([sequence for sequence in leased if not sequence.prompting])
-        rows = len(ready)
-        results = self._prefill([sequence for sequence in leased if sequence.prompting], ready)
-        results += self._produce(ready)
+        shares = self._shares()
+        rows = sum(not share.sequence.prompting for share in shares)
+        logits = self._model.forward([share.work() for share in shares])
+        results = self._account(shares, logits)
         outputs = [result for result in results if isinstance(result, Output)]
         failed = [result for result in results if isinstance(result, Failed)]
         return [Stepped(outputs, time.perf_counter() - began, rows), *failed]
+
+    def _shares(self) -> list[_Share]:
+        """Who takes part in a step with how many tokens: all that lack one token only, and prompts within their limits."""
+        leased = self._leased()
+        shares = [_Share(sequence, 1) for sequence in leased if sequence.missing == 1]
+        most_urgent = min((share.sequence.begin.rank for share in shares), default=None)
+        taken = 0
+        for sequence in sorted((s for s in leased if s.missing > 1), key=lambda s: s.begin.rank):
+            urgent = most_urgent is None or sequence.begin.rank < most_urgent
+            count = min(sequence.missing, (PREFILL_ALONE if urgent else PREFILL_BESIDE) - taken)
+            if count > 0:
+                shares.append(_Share(sequence, count))
+                taken += count
+        return shares
 
     def _leased(self) -> list[_Sequence]:
         return [sequence for sequence in self._sequences.values() if sequence.lease > 0 and not sequence.finish]
@@ -163,39 +186,21 @@ class Engine:
         elif begin.pages or begin.cached:
             raise RefusedError(f"{begin.model!r} has no pages")
 
-    def _restore(self, begin: Begin) -> None:
-        if begin.cached and self.pool is not None:
-            self.pool.restore(self._model.adopt(begin.seq, begin.cached), begin.pages, begin.cached)
-
-    def _decode(self, decoding: list[_Sequence]) -> list[_Ready]:
-        """One forward pass for all that decode."""
-        if not decoding:
-            return []
-        logits = self._model.decode([s.begin.seq for s in decoding], [s.token for s in decoding])
-        for sequence in decoding:
-            sequence.decoded += 1
-        return [_Ready(sequence, row, 0) for sequence, row in zip(decoding, logits, strict=True)]
-
-    def _prefill(self, prompting: list[_Sequence], ready: list[_Ready]) -> list[Output | Failed]:
-        """Compute prompt tokens within the budget; sequences whose prompt is done join `ready`."""
+    def _account(self, shares: list[_Share], logits: list[Tensor | RuntimeError | None]) -> list[Output | Failed]:
+        """Take what was computed into the sequences; those with logits produce a token."""
         results: list[Output | Failed] = []
-        budget = PREFILL
-        for sequence in prompting:
-            if not budget:
-                break
-            chunk = sequence.begin.prompt[sequence.prefilled :][:budget]
-            budget -= len(chunk)
-            sequence.prefilled += len(chunk)
-            try:
-                row = self._model.prefill(sequence.begin.seq, chunk, last=not sequence.prompting)
-            except RuntimeError as error:  # in practice out of memory: this one prompt is too long for what is left
-                results.append(self._fail(sequence, error))
+        ready: list[_Ready] = []
+        for (sequence, count), row in zip(shares, logits, strict=True):
+            if isinstance(row, RuntimeError):  # out of memory: this one is too long for what is left
+                results.append(self._fail(sequence, row))
                 continue
+            prefilled = count if sequence.prompting else 0
+            sequence.held += count
             if row is None:
-                results.append(Output(sequence.begin.seq, [], len(chunk), "", sequence.held))
+                results.append(Output(sequence.begin.seq, [], prefilled, "", sequence.held))
             else:
-                ready.append(_Ready(sequence, row, len(chunk)))
-        return results
+                ready.append(_Ready(sequence, row, prefilled))
+        return results + self._produce(ready)
 
     def _produce(self, ready: list[_Ready]) -> list[Output | Failed]:
         """Choose and account one token for each ready sequence."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from .driver import Work
+
 
 class Generic:
     """A `LanguageModel`."""
@@ -37,7 +39,7 @@ class Generic:
         """See `LanguageModel`."""
         raise NotImplementedError
 
-    def open(self, seq: int) -> None:
+    def open(self, seq: int, tokens: int) -> None:  # noqa: ARG002 - the caches of transformers grow as they are filled
         """See `LanguageModel`."""
         self._caches[seq] = DynamicCache(config=self._model.config)
 
@@ -46,18 +48,15 @@ class Generic:
         del self._caches[seq]
 
     @torch.inference_mode()
-    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> Tensor | None:
+    def forward(self, work: list[Work]) -> list[Tensor | RuntimeError | None]:
         """See `LanguageModel`."""
-        logits = self._append(seq, tokens)
-        return logits if last else None
+        return [self._append(piece) for piece in work]
 
-    @torch.inference_mode()
-    def decode(self, seqs: list[int], tokens: list[int]) -> Tensor:
-        """See `LanguageModel`."""
-        return torch.stack([self._append(seq, [token]) for seq, token in zip(seqs, tokens, strict=True)])
-
-    def _append(self, seq: int, tokens: list[int]) -> Tensor:
-        ids = torch.tensor([tokens], device=self._model.device)
-        out = self._model(input_ids=ids, past_key_values=self._caches[seq], use_cache=True, logits_to_keep=1)
+    def _append(self, piece: Work) -> Tensor | RuntimeError | None:
+        ids = torch.tensor([piece.tokens], device=self._model.device)
+        try:
+            out = self._model(input_ids=ids, past_key_values=self._caches[piece.seq], use_cache=True, logits_to_keep=1)
+        except RuntimeError as error:
+            return error
         logits: Tensor = out.logits[0, -1].float()
-        return logits
+        return logits if piece.wanted else None

@@ -10,6 +10,7 @@ is cheaper than copying the others together.
 An attention object is made once per forward pass and called by each layer: it writes the new keys and values and attends.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -33,12 +34,23 @@ class Attention(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Row:
+    """What is in a row."""
+
+    seq: int | None = None
+    """None: a gap, left by a sequence that was closed."""
+    length: int = 0
+    """Tokens whose keys and values are filled in."""
+    room: int = 0
+    """Tokens it was promised room for."""
+
+
 class KVRows:
-    """The buckets, and which row belongs to which sequence. `lengths[row]` tokens of a row are filled."""
+    """The buckets, and what is in their rows."""
 
     def __init__(self, layers: int, heads: int, dim: int, like: Tensor) -> None:
-        self.lengths: list[int] = []
-        self._seqs: list[int] = []
+        self.rows: list[Row] = []
         self._place(like.new_zeros(2, layers, 0, heads, 0, dim))
 
     def _place(self, buckets: Tensor) -> None:
@@ -58,36 +70,47 @@ class KVRows:
         return kinds, layers, heads, PAGE, dim
 
     def cache(self, seq: int) -> Tensor:
-        """All of a row, [keys and values, layers, heads, capacity, dim]; valid until rows are opened, closed or grown."""
-        return self._buckets[:, :, self.row(seq)]
+        """All of a row, [keys and values, layers, heads, capacity, dim]; valid until a row is opened or grown, or `settle`."""
+        return self._buckets[:, :, self.find(seq)]
 
-    def row(self, seq: int) -> int:
-        """The row of an open sequence; it may change with every `close`."""
-        return self._seqs.index(seq)
+    def find(self, seq: int | None) -> int:
+        """The row of an open sequence; it may change with every `settle`. Of None: the first gap."""
+        return next(index for index, row in enumerate(self.rows) if row.seq == seq)
 
-    def open(self, seq: int) -> None:
-        """Give `seq` an empty row."""
-        rows = self._buckets.shape[2]
-        if len(self._seqs) == rows:
-            self._resize(max(1, 2 * rows), self.capacity)
-        self._seqs.append(seq)
-        self.lengths.append(0)
+    def open(self, seq: int, tokens: int) -> None:
+        """Give `seq` an empty row with room for that many tokens. RuntimeError: there is no memory, and nothing has changed."""
+        gap = any(row.seq is None for row in self.rows)
+        self._grow(len(self.rows) + (not gap), tokens)
+        if not gap:
+            self.rows.append(Row())
+        self.rows[self.find(None)] = Row(seq, room=tokens)
 
     def close(self, seq: int) -> None:
-        """Free the row of `seq`; shrinks the buckets when the longest that remains needs a quarter of them at most."""
-        hole, last = self.row(seq), len(self._seqs) - 1
-        if hole != last:
-            self._buckets[:, :, hole] = self._buckets[:, :, last]
-        self._seqs[hole], self.lengths[hole] = self._seqs[last], self.lengths[last]
-        del self._seqs[last], self.lengths[last]
-        needed = _round_up(max(self.lengths, default=0))
-        if 4 * needed <= self.capacity:
-            self._resize(max(1, len(self._seqs)), needed)
+        """Leave the row of `seq` as a gap. Most often another sequence comes in its place at once, and nothing need be moved."""
+        self.rows[self.find(seq)] = Row()
 
-    def reserve(self, tokens: int) -> None:
-        """Make room for rows of this many tokens."""
-        if tokens > self.capacity:
-            self._resize(self._buckets.shape[2], _round_up(tokens))
+    def reserve(self, seq: int, tokens: int) -> None:
+        """Make room for that many further tokens. RuntimeError: there is no memory, and nothing has changed."""
+        row = self.rows[self.find(seq)]
+        self._grow(0, row.length + tokens)
+        row.room = max(row.room, row.length + tokens)
+
+    def settle(self) -> None:
+        """Move the last rows into the gaps; shrink the buckets when the longest that remains needs a quarter of them at most."""
+        while any(row.seq is None for row in self.rows):
+            last = self.rows.pop()
+            if last.seq is not None:
+                gap = self.find(None)
+                self._buckets[:, :, gap, :, : last.length] = self._buckets[:, :, len(self.rows), :, : last.length]
+                self.rows[gap] = last
+        needed = _round_up(max((row.room for row in self.rows), default=0))
+        if 4 * needed <= self.capacity:
+            self._resize(max(1, len(self.rows)), needed)
+
+    def _grow(self, rows: int, tokens: int) -> None:
+        have = self._buckets.shape[2]
+        if rows > have or tokens > self.capacity:
+            self._resize(have if rows <= have else max(rows, 2 * have), max(self.capacity, _round_up(tokens)))
 
     def _resize(self, rows: int, capacity: int) -> None:
         """The new buckets are made before the old ones go: when memory runs out here, these are whole.
@@ -105,14 +128,35 @@ def _round_up(tokens: int) -> int:
     return -(-tokens // _GRAIN) * _GRAIN
 
 
+def attention(kv: KVRows, rows: list[int], counts: list[int]) -> Attention:
+    """Attention of `counts` further tokens in each of several rows. Pre: those with one token come first; there is room."""
+    singles = counts.count(1)
+    parts: list[Attention] = [DecodeAttention(kv, rows[:singles])] if singles else []
+    parts += [PrefillAttention(kv, row, count) for row, count in zip(rows[singles:], counts[singles:], strict=True)]
+    return parts[0] if len(parts) == 1 else JoinedAttention(parts)
+
+
+class JoinedAttention:
+    """Several attentions in one pass, each of its own tokens, one after another."""
+
+    def __init__(self, parts: list[Attention]) -> None:
+        self._parts = parts
+        self._counts = [len(part.positions) for part in parts]
+        self.positions = torch.cat([part.positions for part in parts])
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Attention`."""
+        pieces = zip(self._parts, *(torch.split(tensor, self._counts) for tensor in (q, k, v)), strict=True)
+        return torch.cat([part(layer, *piece) for part, *piece in pieces])
+
+
 class PrefillAttention:
     """Attention of `count` further tokens of one row."""
 
     def __init__(self, kv: KVRows, row: int, count: int) -> None:
         self._kv, self._row = kv, row
-        self._start = kv.lengths[row]
+        self._start = kv.rows[row].length
         self._end = self._start + count
-        kv.reserve(self._end)
         device = kv.keys[0].device
         self.positions = torch.arange(self._start, self._end, device=device)
         self._mask = None  # SDPA has a faster kernel for the square causal case
@@ -139,8 +183,7 @@ class DecodeAttention:
     """Attention of one further token in each of several rows."""
 
     def __init__(self, kv: KVRows, rows: list[int]) -> None:
-        lengths = [kv.lengths[row] for row in rows]
-        kv.reserve(max(lengths) + 1)
+        lengths = [kv.rows[row].length for row in rows]
         device = kv.keys[0].device
         self._kv = kv
         self._span = max(rows) + 1

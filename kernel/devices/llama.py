@@ -6,12 +6,14 @@ tokens agree.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .kv import Attention, DecodeAttention, KVRows, PrefillAttention
+from .driver import Work
+from .kv import Attention, KVRows, attention
 from .shape import Shape
 
 
@@ -63,11 +65,10 @@ class Llama:
         return self._kv.page_shape
 
     @torch.inference_mode()
-    def open(self, seq: int) -> None:
+    def open(self, seq: int, tokens: int) -> None:
         """See `LanguageModel`."""
-        self._kv.open(seq)
+        self._kv.open(seq, tokens)
 
-    @torch.inference_mode()
     def close(self, seq: int) -> None:
         """See `LanguageModel`."""
         self._kv.close(seq)
@@ -79,26 +80,41 @@ class Llama:
     @torch.inference_mode()
     def adopt(self, seq: int, tokens: int) -> Tensor:
         """See `LanguageModel`."""
-        self._kv.reserve(tokens + 1)  # one more is sure to come, and growing twice would copy twice
-        self._kv.lengths[self._kv.row(seq)] = tokens
+        self._kv.rows[self._kv.find(seq)].length = tokens
         return self._kv.cache(seq)
 
     @torch.inference_mode()
-    def prefill(self, seq: int, tokens: list[int], *, last: bool) -> Tensor | None:
+    def forward(self, work: list[Work]) -> list[Tensor | RuntimeError | None]:
         """See `LanguageModel`."""
-        row = self._kv.row(seq)
-        hidden = self._forward(tokens, PrefillAttention(self._kv, row, len(tokens)))
-        self._kv.lengths[row] += len(tokens)
-        return self._logits(hidden[-1]) if last else None
+        results: dict[int, Tensor | RuntimeError | None] = self._make_room(work)
+        able = sorted((piece for piece in work if piece.seq not in results), key=lambda piece: len(piece.tokens) > 1)
+        if able:
+            results |= self._pass(able)
+        return [results[piece.seq] for piece in work]
 
-    @torch.inference_mode()
-    def decode(self, seqs: list[int], tokens: list[int]) -> Tensor:
-        """See `LanguageModel`."""
-        rows = [self._kv.row(seq) for seq in seqs]
-        hidden = self._forward(tokens, DecodeAttention(self._kv, rows))
-        for row in rows:
-            self._kv.lengths[row] += 1
-        return self._logits(hidden)
+    def _make_room(self, work: list[Work]) -> dict[int, Tensor | RuntimeError | None]:
+        """Give what failed. In practice memory runs out here and not in the pass: it is one sequence that is too long."""
+        failed: dict[int, Tensor | RuntimeError | None] = {}
+        self._kv.settle()
+        for piece in work:
+            try:
+                self._kv.reserve(piece.seq, len(piece.tokens))
+            except RuntimeError as error:
+                failed[piece.seq] = error
+        return failed
+
+    def _pass(self, work: list[Work]) -> dict[int, Tensor | RuntimeError | None]:
+        """Logits of the wanted. Pre: single tokens come first, and there is room."""
+        rows, counts = [self._kv.find(piece.seq) for piece in work], [len(piece.tokens) for piece in work]
+        hidden = self._forward([token for piece in work for token in piece.tokens], attention(self._kv, rows, counts))
+        for row, count in zip(rows, counts, strict=True):
+            self._kv.rows[row].length += count
+        results: dict[int, Tensor | RuntimeError | None] = {piece.seq: None for piece in work}
+        ends = [end - 1 for piece, end in zip(work, accumulate(counts), strict=True) if piece.wanted]
+        if ends:
+            wanted = [piece.seq for piece in work if piece.wanted]
+            results |= zip(wanted, self._logits(hidden[ends]), strict=True)
+        return results
 
     def _forward(self, tokens: list[int], attend: Attention) -> Tensor:
         """Hidden states [tokens, dim] after the last layer."""

@@ -97,6 +97,8 @@ class Begin(Command, frozen=True, tag="begin"):
     """At most len(prompt) - 1: the last token must be computed to know what follows it."""
     keep: bool = False
     """Keep the row of the finished sequence until `Stop`, so that it can be saved; it takes up its slot as long."""
+    rank: int = 0
+    """Prompts of a lower rank are computed first; among equals first come first served."""
 
 
 class Extend(Command, frozen=True, tag="extend"):
@@ -115,7 +117,9 @@ class Stop(Command, frozen=True, tag="stop"):
 class Save(Command, frozen=True, tag="save"):
     """Copy pages of an open sequence, from `first` on, into slots of the device pool. Answered by `Saved` or `Failed` (`save`).
 
-    The last page may be partial. Refused when the row has not got so many pages, or is gone (finished without `keep`).
+    The last page may be partial. Pages past what the row holds are no error, and their slots then hold nothing: who orders this while a
+    step is under way does not know how far the row will be, and `Saved.held` says it. Refused when the row has not even got the page
+    `first`, or is gone (finished without `keep`).
     """
 
     seq: int

@@ -50,13 +50,13 @@ class PagePool:
 
     @torch.inference_mode()
     def save(self, row: Tensor, held: int, first: int, slots: list[int]) -> None:
-        """Copy pages of a row that holds `held` tokens into device slots; raises RefusedError, and then the slots hold nothing."""
+        """Copy pages of a row that holds `held` tokens into device slots; those past its end hold nothing, and all if RefusedError."""
         self.forget("device", slots)
         self._check("device", slots)
         _check_distinct(slots)
-        if first < 0 or (first + len(slots) - 1) * PAGE >= held:
-            raise RefusedError(f"pages {first} to {first + len(slots) - 1} are not all in a row of {held} tokens")
-        for index, slot in enumerate(slots, first):
+        if first < 0 or first * PAGE >= held:
+            raise RefusedError(f"page {first} is not in a row of {held} tokens")
+        for slot, index in zip(slots, range(first, -(-held // PAGE)), strict=False):
             filled = min(PAGE, held - index * PAGE)
             self._device[slot, ..., :filled, :] = row.narrow(-2, index * PAGE, filled)
             self._filled["device"][slot] = filled

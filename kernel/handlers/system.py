@@ -35,6 +35,7 @@ def status(system: System, ticket: Ticket, call: GetStatus) -> Status:
         queued_turns=system.scheduler.queued,
         policy=system.policy.hash,
         devices=system.fleet.view(),
+        pages=system.paging.view(),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kernos.kernel.devices.engine import PREFILL
-from kernos.kernel.devices.messages import Extend, Sampling, Stop
+from kernos.kernel.devices.engine import PREFILL_ALONE, PREFILL_BESIDE
+from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
 
 PERSON = json.dumps(
     {
@@ -26,7 +26,7 @@ WARM = Sampling(temperature=0.9, top_p=0.95, seed=7, ignore_eos=True)
 
 
 def used_rows(bench: Any) -> int:
-    return len(bench.driver._engines["it"]._model._kv.lengths)
+    return sum(row.seq is not None for row in bench.driver._engines["it"]._model._kv.rows)
 
 
 def test_resuming_gives_the_rest_of_the_same_tokens(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
@@ -84,13 +84,50 @@ def test_a_long_prompt_is_computed_in_chunks_beside_the_others(bench: Any, promp
     decoding = bench.begin(prompts[0], 30)
     bench.step()
     long = bench.begin(prompts[7], 1)
-    assert len(prompts[7]) > PREFILL
+    assert len(prompts[7]) > 2 * PREFILL_BESIDE
     while not bench.finish.get(long):
         stepped = bench.step()
         done = {output.seq: output for output in stepped.outputs}
-        assert done[long].prefilled <= PREFILL
+        assert done[long].prefilled <= PREFILL_BESIDE
         assert len(done[decoding].tokens) == 1
     bench.drain()
+
+
+def prefilled(stepped: Stepped) -> dict[int, int]:
+    return {output.seq: output.prefilled for output in stepped.outputs}
+
+
+def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    assert sum(map(len, prompts[:4])) < PREFILL_ALONE
+    seqs = [bench.begin(prompt, 10) for prompt in prompts[:4]]
+    assert list(prefilled(bench.step()).values()) == [len(prompt) for prompt in prompts[:4]]
+    bench.drain()
+    assert [bench.tokens[seq] for seq in seqs] == [tokens[:10] for tokens in greedy[:4]]
+
+
+def test_prompts_go_by_rank_and_the_most_urgent_may_take_more(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    long, size = prompts[7], len(prompts[7])
+    decoding = bench.begin(prompts[0], 30, rank=1)
+    bench.step()
+    late, equal, urgent = (bench.begin(long, 5, rank=rank) for rank in (2, 1, 0))
+    assert prefilled(bench.step()) == {decoding: 0, urgent: PREFILL_ALONE}
+    assert prefilled(bench.step()) == {decoding: 0, urgent: size - PREFILL_ALONE, equal: PREFILL_BESIDE - (size - PREFILL_ALONE)}
+    while not bench.tokens[equal]:
+        done = prefilled(bench.step())
+        assert sum(done.values()) <= PREFILL_BESIDE
+        assert late not in done or bench.tokens[equal]
+    bench.drain()
+    for seq in (late, equal, urgent):
+        assert bench.tokens[seq] == greedy[7][:5]
+
+
+def test_who_lacks_one_token_is_never_kept_waiting(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    """One token of a prompt costs as much as one of a row that decodes, so it is not counted."""
+    long = bench.begin(prompts[7], 1)
+    short = bench.begin([1], 1, rank=9)
+    assert prefilled(bench.step()) == {short: 1, long: PREFILL_BESIDE}
+    bench.drain()
+    assert bench.tokens[long] == greedy[7][:1]
 
 
 def test_sampling_depends_on_the_seed_only(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:

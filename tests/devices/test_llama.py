@@ -11,7 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kernos.kernel.devices.checkpoint import load_llama
+from kernos.kernel.devices.driver import Work
 from kernos.kernel.devices.generic import Generic
+from kernos.kernel.devices.messages import PAGE
 from kernos.kernel.devices.shape import supports
 
 ALONE = 20 if os.environ.get("KERNOS_PROVE") else 2
@@ -60,14 +62,14 @@ def test_generate_gives_the_same_tokens(reference: Any, prompts: list[list[int]]
 def test_generic_path_gives_the_same_tokens(smollm: Path, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     model = Generic(smollm, torch.float32, torch.device("cpu"))
     for seq in range(3):
-        model.open(seq)
         prompt, tokens = prompts[seq], greedy[seq][:16]
-        assert model.prefill(seq, prompt[:10], last=False) is None
-        logits = model.prefill(seq, prompt[10:], last=True)
+        model.open(seq, len(prompt))
+        assert model.forward([Work(seq, prompt[:10], wanted=False)]) == [None]
+        (logits,) = model.forward([Work(seq, prompt[10:], wanted=True)])
         for token in tokens:
-            assert logits is not None
+            assert isinstance(logits, torch.Tensor)
             assert int(logits.argmax()) == token
-            logits = model.decode([seq], [token])[0]
+            (logits,) = model.forward([Work(seq, [token], wanted=True)])
         model.close(seq)
 
 
@@ -98,16 +100,40 @@ def test_every_member_of_the_family(kind: str, small_model: Callable[..., Any], 
         expected = reference(input_ids=torch.tensor([tokens])).logits[0]
     assert supports(json.loads((tmp_path / "config.json").read_text()))
     model = load_llama(tmp_path, torch.float32, torch.device("cpu"))
-    for seq in (1, 2):
-        model.open(seq)
-        model.prefill(seq, tokens[:50], last=False)
-    first = model.prefill(1, tokens[50:150], last=True)
-    assert first is not None
-    torch.testing.assert_close(first, expected[149], atol=1e-3, rtol=1e-3)
-    for place in range(150, 200):
-        logits = model.decode([2, 1], [tokens[place - 100], tokens[place]])
-        torch.testing.assert_close(logits[0], expected[place - 100], atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(logits[1], expected[place], atol=1e-3, rtol=1e-3)
+    counts = {1: [50, 100, *[1] * 50], 2: [1, 49, 2, *[1] * 40], 3: [7, *[1] * 20, 30, 60]}  # in each pass; short and long ones mixed
+    for seq in counts:
+        model.open(seq, 200)
+    for turn in range(52):
+        work, ends = [], []
+        for seq, sizes in counts.items():
+            if turn < len(sizes):
+                start = sum(sizes[:turn])
+                ends.append(start + sizes[turn])
+                work.append(Work(seq, tokens[start : ends[-1]], wanted=(turn + seq) % 3 > 0))
+        for piece, end, logits in zip(work, ends, model.forward(work), strict=True):
+            if piece.wanted:
+                torch.testing.assert_close(logits, expected[end - 1], atol=1e-3, rtol=1e-3)
+            else:
+                assert logits is None
+
+
+def test_a_row_too_long_for_memory_fails_alone(small_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_model(tmp_path, "llama")
+    model = load_llama(tmp_path, torch.float32, torch.device("cpu"))
+    for seq in (1, 2, 3):
+        model.open(seq, PAGE)
+
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model._kv, "_resize", no_memory)
+    first, second, third = model.forward([Work(1, [5], True), Work(2, [5] * (PAGE + 1), True), Work(3, [5, 6], True)])
+    assert str(second) == "out of memory"
+    model.close(2)
+    again = load_llama(tmp_path, torch.float32, torch.device("cpu"))
+    for seq in (1, 3):
+        again.open(seq, 2)
+    torch.testing.assert_close(again.forward([Work(1, [5], True), Work(3, [5, 6], True)]), [first, third])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernos.kernel.devices.engine import PREFILL
+from kernos.kernel.devices.engine import PREFILL_ALONE
 from kernos.kernel.devices.messages import (
     PAGE,
     Begin,
@@ -202,12 +202,26 @@ def test_a_prompt_is_saved_when_half_of_it_is_computed(kernel: Kernel) -> None:
     expected = kernel.run(LONG, 20)
     seq = kernel.begin(LONG, 20)
     (output,) = kernel.bench.step().outputs
-    assert (output.tokens, output.held) == ([], PREFILL)
+    assert (output.tokens, output.held) == ([], PREFILL_ALONE)
     assert isinstance(kernel.save(seq, 0, [0, 1, 2, 3]), Saved)
     kernel.bench.driver.stop(Stop(seq))
-    again = kernel.begin(LONG, 20, pages=[0, 1, 2, 3], cached=PREFILL)
+    again = kernel.begin(LONG, 20, pages=[0, 1, 2, 3], cached=PREFILL_ALONE)
     kernel.bench.drain()
     assert kernel.bench.tokens[again] == expected
+
+
+def test_a_save_may_ask_for_more_pages_than_there_are(kernel: Kernel, undisturbed: list[int]) -> None:
+    kernel.filled([4, 5, 6, 7], LONG[200:])
+    seq = kernel.begin(PROMPT, 100, lease=50)
+    kernel.bench.drain()
+    saved = kernel.save(seq, 2, [2, 3, 4, 5])
+    assert isinstance(saved, Saved)
+    assert saved.held == 249
+    assert kernel.pool._filled["device"][2:8] == [64, 57, 0, 0, 64, 8]
+    assert isinstance(kernel.save(seq, 0, [0, 1]), Saved)
+    again = kernel.begin(PROMPT + undisturbed[:50], 100, resumed=50, pages=[0, 1, 2, 3], cached=249)
+    kernel.bench.drain()
+    assert kernel.bench.tokens[again] == undisturbed[50:]
 
 
 def test_a_finished_sequence_is_kept_until_it_is_stopped(kernel: Kernel, undisturbed: list[int]) -> None:
@@ -361,8 +375,8 @@ def test_orders_that_cannot_be_carried_out(kernel: Kernel) -> None:
     kernel.filled([0, 1, 2, 3])
     seq = kernel.begin(PROMPT, 100, lease=1)
     kernel.bench.drain()
-    assert "pages 0 to 4 are not all in a row of 200" in why(kernel.save(seq, 0, [4, 5, 6, 7, 8]))
-    assert "not all" in why(kernel.save(seq, -1, [4]))
+    assert "page 4 is not in a row of 200" in why(kernel.save(seq, 4, [4]))
+    assert "page -1 is not in a row" in why(kernel.save(seq, -1, [4]))
     assert "no device slot 16" in why(kernel.save(seq, 0, [15, 16]))
     assert "no device slot -1" in why(kernel.save(seq, 0, [-1]))
     assert "two pages" in why(kernel.save(seq, 0, [4, 4]))
@@ -417,9 +431,9 @@ def test_a_row_that_memory_has_no_room_for_is_refused(kernel: Kernel, monkeypatc
     def no_memory(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(model, "adopt", no_memory)
-    assert kernel.bench.failed[kernel.begin(PROMPT, 10, pages=[0], cached=64)] == "out of memory"
-    assert model._kv.lengths == []
+    monkeypatch.setattr(model._kv, "_resize", no_memory)
+    assert kernel.bench.failed[kernel.begin(LONG, 10, pages=[0], cached=64)] == "out of memory"
+    assert not any(row.seq for row in model._kv.rows)
 
 
 def test_unload_frees_the_pools(kernel: Kernel) -> None:

@@ -4,7 +4,20 @@ from typing import Any
 
 import pytest
 
-from kernos.kernel.devices.messages import PAGE, Begin, Failed, Finish, Hello, Load, Loaded, Output, Save, Saved, Stepped, Stop
+from kernos.kernel.devices.messages import (
+    PAGE,
+    Begin,
+    Failed,
+    Finish,
+    Hello,
+    Load,
+    Loaded,
+    Output,
+    Save,
+    Saved,
+    Stepped,
+    Stop,
+)
 from kernos.syscalls.model import Generate, Message
 from kernos.syscalls.process import SendSignal
 from tests.kernel.fakes import App, Sent, World, tokens_of
@@ -31,11 +44,19 @@ def step(world: World, begin: Begin, text: str, held: int, prefilled: int = 0, f
     world.report("decoder", Stepped([output], 0.01, 1))
 
 
-def saved(world: World) -> Save:
+def saved(world: World, held: int | None = None) -> Save:
     """The device carries out the last order to save."""
     order = world.commands(Save)[-1]
-    world.report("decoder", Saved(order.seq, order.first, order.first * PAGE, 0.01))
+    full = (order.first + len(order.slots)) * PAGE
+    world.report("decoder", Saved(order.seq, order.first, full if held is None else held, 0.01))
     return order
+
+
+def held(world: World) -> int:
+    """Pages that stand in a table, in all tiers."""
+    pool = world.system.paging.lanes["tiny"].pool
+    pool.check()
+    return pool.held("device") + pool.held("host") + pool.held("disk")
 
 
 @pytest.fixture
@@ -60,6 +81,7 @@ def test_a_stopped_turn_comes_back_by_copy(paged: World, app: App) -> None:
     app.call(SendSignal(pid=agent.pid, signal="continue"))
     again = paged.begun()
     assert (again.pages, again.cached) == (order.slots, len(first.prompt) + 2)
+    assert held(paged) == 0, "what runs has a row of its own"
     assert again.prompt == first.prompt + tokens_of("abc")
 
 
@@ -81,7 +103,7 @@ def test_a_common_beginning_is_computed_once(paged: World, app: App) -> None:
     assert other.result().usage.cached_tokens == SPARED
     step(paged, first, "!", held=len(first.prompt) + 1, finish="stop")
     assert sent.result().usage.cached_tokens == 0
-    paged.system.paging.pools["tiny"].check()
+    paged.system.paging.lanes["tiny"].pool.check()
 
 
 def test_other_apps_find_nothing(paged: World, app: App) -> None:
@@ -96,7 +118,7 @@ def test_an_order_that_came_too_late_is_forgotten(paged: World, app: App) -> Non
     _, first = ask(app.spawn())
     step(paged, first, "a", held=len(first.prompt), prefilled=len(first.prompt))
     paged.report("decoder", Failed("the sequence has ended", save=first.seq))
-    assert paged.system.paging.pools["tiny"].held == 0
+    assert held(paged) == 0
     _, second = ask(app.spawn())
     assert second.cached == 0
 
@@ -127,24 +149,22 @@ def test_a_crash_takes_the_pages_with_it(paged: World, app: App) -> None:
 
 
 def test_pages_come_back_when_turns_end(paged: World, app: App) -> None:
-    pool = paged.system.paging.pools["tiny"]
     agents = [app.spawn() for _ in range(3)]
     for agent in agents:
         _, begin = ask(agent, "hi")
         step(paged, begin, "abc", held=len(begin.prompt) + 2, prefilled=len(begin.prompt))
         app.call(SendSignal(pid=agent.pid, signal="stop"))
-    assert pool.held == 3
+    assert held(paged) == 3
     for agent in agents:
         app.call(SendSignal(pid=agent.pid, signal="terminate"))
-    assert pool.held == 0
-    pool.check()
+    assert held(paged) == 0
     assert not paged.system.turns.answers
 
 
 def test_a_full_pool_is_no_reason_to_fail(paged: World, app: App) -> None:
-    pool = paged.system.paging.pools["tiny"]
-    hog = pool.match("else", [])
-    assert pool.extend(hog, pool.size * PAGE) is not None
+    pool = paged.system.paging.lanes["tiny"].pool
+    hog = pool.match([])
+    assert pool.extend(hog, pool.sizes["device"] * PAGE) is not None
     agent = app.spawn()
     _, first = ask(agent, "hi")
     step(paged, first, "ab", held=len(first.prompt) + 1, prefilled=len(first.prompt))
@@ -161,6 +181,7 @@ def test_turns_that_expected_pages_go_on_without_them(paged: World, app: App, en
     waits = app.spawn().send(Generate(model="tiny", messages=[Message("user", LONG)]), stream=True)
     if end == "finished":
         step(paged, first, "!", held=len(first.prompt), prefilled=len(first.prompt), finish="stop")
+        paged.report("decoder", Failed("no room", save=first.seq))
     elif end == "crashed":
         paged.died()
         paged.report("decoder", Hello("device:decoder", 1, "cpu", 1))
@@ -182,5 +203,59 @@ def test_a_withdrawn_turn_is_not_submitted(paged: World, app: App) -> None:
     app.call(SendSignal(pid=impatient.pid, signal="terminate"))
     begun = len(paged.commands(Begin))
     step(paged, first, "!", held=len(first.prompt), prefilled=len(first.prompt), finish="stop")
+    saved(paged)
     assert len(paged.commands(Begin)) == begun
-    assert not paged.system.paging.expecting
+    assert not paged.system.paging.beginnings.expecting
+
+
+def test_the_token_of_the_step_under_way_is_kept_too(paged: World, app: App) -> None:
+    agent = app.spawn()
+    _, first = ask(agent, "x" * (PAGE - len("<user><assistant>") - 1))
+    step(paged, first, "a", held=PAGE - 1, prefilled=PAGE - 1)
+    app.call(SendSignal(pid=agent.pid, signal="stop"))
+    step(paged, first, "b", held=PAGE)
+    saved(paged, held=PAGE)
+    app.call(SendSignal(pid=agent.pid, signal="continue"))
+    assert paged.begun().cached == PAGE
+    assert paged.begun().prompt == first.prompt + tokens_of("ab")
+
+
+class TestConversations:
+    """KV between two turns of an agent."""
+
+    def talk(self, paged: World, agent: App, text: str, answer: str) -> Begin:
+        sent, begin = ask(agent, text)
+        step(paged, begin, answer, held=len(begin.prompt) + len(answer) - 1, prefilled=len(begin.prompt), finish="length")
+        assert sent.result().text == answer
+        return begin
+
+    def test_the_next_turn_goes_on_from_the_last(self, paged: World, app: App) -> None:
+        agent = app.spawn()
+        first = self.talk(paged, agent, LONG, "y" * PAGE)
+        orders = [type(command) for _, command in paged.host.commands[-2:]]
+        assert orders == [Save, Stop], "its row is kept until it is saved, and no longer"
+        saved(paged)
+        assert held(paged) == (len(first.prompt) + PAGE - 1) // PAGE
+        history = [Message("user", LONG), Message("assistant", "y" * PAGE), Message("user", "and?")]
+        agent.send(Generate(model="tiny", messages=history), stream=True)
+        assert paged.begun().cached == (len(first.prompt) + PAGE - 1) // PAGE * PAGE
+        assert held(paged) == 0
+
+    def test_it_is_held_for_a_learned_time(self, paged: World, app: App) -> None:
+        agent = app.spawn()
+        for pause in (2.0, 2.0, 2.0, 2.0):
+            self.talk(paged, agent, LONG, "y" * PAGE)
+            assert held(paged)
+            paged.host.advance(pause)
+            assert held(paged), "before much is known, and after"
+        self.talk(paged, agent, LONG, "y" * PAGE)
+        paged.host.advance(10.0)
+        assert held(paged) == 0
+
+    def test_it_ends_with_its_agent(self, paged: World, app: App) -> None:
+        agent = app.spawn()
+        self.talk(paged, agent, LONG, "y" * PAGE)
+        app.call(SendSignal(pid=agent.pid, signal="terminate"))
+        assert held(paged) == 0
+        assert not paged.system.paging.keeping.kept
+        assert not paged.system.paging.keeping.left

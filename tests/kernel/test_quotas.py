@@ -43,7 +43,7 @@ class TestTurns:
     def test_app_and_user_are_charged_for_prompt_and_answer(self, thinking: World, anna: App) -> None:
         sent = anna.send(ASK)
         thinking.step((thinking.begun().seq, tokens_of("Good"), ""))
-        both = {"tokens_per_minute": PROMPT + 4, "turns": 1, "calls": 1, "processes": 1}
+        both = {"tokens_per_minute": PROMPT + 4, "turns": 1, "kv_pages": 2, "calls": 1, "processes": 1}
         assert used(thinking, SHOP) == used(thinking, ANNA) == both
         thinking.step((thinking.begun().seq, tokens_of("."), "stop"))
         assert not sent.open

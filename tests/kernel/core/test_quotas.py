@@ -38,51 +38,60 @@ def refused(act: Any, *arguments: Any) -> LimitError:
 class TestTokens:
     def test_a_turn_is_refused_at_its_start_alone(self) -> None:
         quotas = books()
-        bill = quotas.begin(BOTH, 500, NOW)
+        bill = quotas.begin(BOTH, 500, 1, NOW)
         bill.charge(700, NOW)
         assert used(quotas, SHOP, "tokens_per_minute") == 1_200
-        error = refused(quotas.begin, BOTH, 100, NOW)
+        error = refused(quotas.begin, BOTH, 100, 1, NOW)
         assert error.details == {"principal": SHOP, "limit": "tokens_per_minute", "allowed": "600", "used": "1200"}
         assert error.retry_after == pytest.approx(70.0, abs=1e-5), "600 in debt and 100 more, at 10 a second"
         assert "app:shop has used up its limit `tokens_per_minute`: 1200 of 600. Come back later" in error.message
 
     def test_a_prompt_larger_than_the_bucket_waits_for_a_full_one(self) -> None:
         quotas = books()
-        quotas.begin((SHOP,), 1, NOW)
-        error = refused(quotas.begin, (SHOP,), 5_000, NOW)
+        quotas.begin((SHOP,), 1, 1, NOW)
+        error = refused(quotas.begin, (SHOP,), 5_000, 1, NOW)
         assert error.retry_after == pytest.approx(0.1, abs=1e-5)
-        quotas.begin((SHOP,), 5_000, NOW + 0.2)
-        assert refused(quotas.begin, (SHOP,), 1, NOW + 0.2).retry_after == pytest.approx(440.1, abs=1e-5)
+        quotas.begin((SHOP,), 5_000, 1, NOW + 0.2)
+        assert refused(quotas.begin, (SHOP,), 1, 1, NOW + 0.2).retry_after == pytest.approx(440.1, abs=1e-5)
 
     def test_nothing_at_all_has_no_time_to_come_back(self) -> None:
-        error = refused(books(shop=limits(tokens_per_minute=0)).begin, (SHOP,), 1, NOW)
+        error = refused(books(shop=limits(tokens_per_minute=0)).begin, (SHOP,), 1, 1, NOW)
         assert error.retry_after is None
 
     def test_a_clock_that_steps_back_takes_nothing_away(self) -> None:
         quotas = books()
-        quotas.begin((SHOP,), 600, NOW)
+        quotas.begin((SHOP,), 600, 1, NOW)
         quotas.pour((SHOP,), 0, NOW - 500)
         assert used(quotas, SHOP, "tokens_per_minute", NOW + 30) == 300
 
     def test_a_failed_turn_costs_nothing(self) -> None:
         quotas = books()
-        bill = quotas.begin(BOTH, 100, NOW)
+        bill = quotas.begin(BOTH, 100, 1, NOW)
         bill.charge(50, NOW)
         bill.refund(NOW)
         bill.close()
         bill.refund(NOW)
         bill.charge(7, NOW)
         bill.close()
-        assert [used(quotas, payer, name) for payer in BOTH for name in NAMES] == [0] * 14
+        assert [used(quotas, payer, name) for payer in BOTH for name in NAMES] == [0] * 2 * len(NAMES)
+
+    def test_a_turn_holds_its_pages_until_it_ends(self) -> None:
+        quotas = books()
+        bill = quotas.begin((SHOP,), 1, 8, NOW)
+        error = refused(quotas.begin, (SHOP,), 1, 3, NOW)
+        assert (error.details["limit"], error.details["used"], error.retry_after) == ("kv_pages", "8", 1.0)
+        assert refused(quotas.begin, (SHOP,), 1, 11, NOW).retry_after is None, "more than it may ever have"
+        bill.close()
+        quotas.begin((SHOP,), 1, 10, NOW)
 
     def test_a_new_limit_holds_at_once(self) -> None:
         quotas = books()
-        quotas.begin((SHOP,), 600, NOW)
-        refused(quotas.begin, (SHOP,), 100, NOW)
+        quotas.begin((SHOP,), 600, 1, NOW)
+        refused(quotas.begin, (SHOP,), 100, 1, NOW)
         quotas.set_limits(SHOP, {"tokens_per_minute": 700})
-        quotas.begin((SHOP,), 100, NOW)
+        quotas.begin((SHOP,), 100, 1, NOW)
         quotas.set_limits(SHOP, {"tokens_per_minute": 60})
-        assert refused(quotas.begin, (SHOP,), 10, NOW).retry_after == pytest.approx(10.0, abs=1e-5)
+        assert refused(quotas.begin, (SHOP,), 10, 1, NOW).retry_after == pytest.approx(10.0, abs=1e-5)
         quotas.set_limits(SHOP, {})
         assert quotas.limits(SHOP) == limits()
 
@@ -92,18 +101,18 @@ class TestTokens:
         moves=st.lists(st.tuples(st.floats(0, 90), st.integers(0, 3_000), st.integers(0, 500)), min_size=1, max_size=40),
     )
     def test_never_more_is_admitted_than_burst_and_rate_times_time(self, rate: int, moves: list[tuple[float, int, int]]) -> None:
-        quotas, now, charged = books(shop=limits(tokens_per_minute=rate, turns=100)), NOW, 0
+        quotas, now, charged = books(shop=limits(tokens_per_minute=rate, turns=100, kv_pages=100)), NOW, 0
         for pause, prompt, answer in moves:
             now += pause
             try:
-                bill = quotas.begin((SHOP,), prompt, now)
+                bill = quotas.begin((SHOP,), prompt, 1, now)
             except LimitError as error:
                 assert error.retry_after is not None
                 early = now + error.retry_after - 1e-4
                 if early > now:
-                    assert isinstance(refused(quotas.begin, (SHOP,), prompt, early), LimitError)
+                    assert isinstance(refused(quotas.begin, (SHOP,), prompt, 1, early), LimitError)
                 now += error.retry_after
-                bill = quotas.begin((SHOP,), prompt, now)
+                bill = quotas.begin((SHOP,), prompt, 1, now)
             overdraft = max(0, prompt - rate)
             charged += prompt
             assert charged <= rate + rate * (now - NOW) / 60 + overdraft + 1e-3
@@ -117,7 +126,7 @@ class TestTokens:
         rate, now, net = 6_000, NOW, 0
         quotas = books(shop=limits(tokens_per_minute=rate, turns=1_000))
         quotas.pour((SHOP,), -1_000_000, now)  # deep in debt, so that nothing spills
-        bills = [Bill(quotas, (SHOP,), 0) for _ in range(3)]
+        bills = [Bill(quotas, (SHOP,), 0, {}) for _ in range(3)]
         for _ in range(data.draw(st.integers(1, 30))):
             now += data.draw(st.integers(0, 1_000_000)) / 1_000_000
             bill = data.draw(st.sampled_from(bills))
@@ -141,7 +150,7 @@ class TestHeld:
         quotas.take((SHOP,), {name: 10}, NOW)
         error = refused(quotas.take, (SHOP,), {name: 1}, NOW)
         assert (error.details["limit"], error.details["used"], error.details["allowed"]) == (name, "10", "10")
-        assert (error.retry_after is not None) == (name in ("turns", "calls"))
+        assert (error.retry_after is not None) == (name in ("turns", "kv_pages", "calls"))
         quotas.give((SHOP,), {name: 1})
         quotas.take((SHOP,), {name: 1}, NOW)
 
@@ -155,12 +164,12 @@ class TestHeld:
     @pytest.mark.parametrize("short", ["shop", "anna"])
     def test_both_pay_or_none(self, short: str) -> None:
         quotas = books(**{short: limits(turns=0)})
-        assert refused(quotas.begin, BOTH, 5, NOW).details["principal"].endswith(short)
+        assert refused(quotas.begin, BOTH, 5, 1, NOW).details["principal"].endswith(short)
         quotas = books(**{short: limits(tokens_per_minute=1)})
         assert refused(quotas.take, BOTH, {"files": 1, "bytes": 11}, NOW).details["limit"] == "bytes"
-        quotas.begin(BOTH, 1, NOW)
+        quotas.begin(BOTH, 1, 1, NOW)
         before = [used(quotas, payer, name) for payer in BOTH for name in NAMES]
-        assert refused(quotas.begin, BOTH, 1, NOW).details["principal"].endswith(short)
+        assert refused(quotas.begin, BOTH, 1, 1, NOW).details["principal"].endswith(short)
         assert [used(quotas, payer, name) for payer in BOTH for name in NAMES] == before
 
     @examples(100)
@@ -200,7 +209,7 @@ class TestBooks:
         assert used(quotas, SHOP, "files") == 1
 
     def test_the_window_is_that_of_the_tokens(self) -> None:
-        assert [meter.window_s for meter in books().usage(SHOP, NOW)] == [60.0] + [0.0] * 6
+        assert [meter.window_s for meter in books().usage(SHOP, NOW)] == [60.0] + [0.0] * 7
 
 
 @examples(100)
