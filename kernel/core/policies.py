@@ -7,10 +7,11 @@ turn leaves its slot, at the end of a lease, for the next one. A key may only gr
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..limits import LEASE_LAST, LEVEL_TOKENS
+from ..limits import LEVEL_TOKENS
 
 if TYPE_CHECKING:
-    from .scheduler import Account, Turn
+    from .accounts import Account
+    from .scheduler import Turn
 
 Key = tuple[float, ...]
 
@@ -41,11 +42,8 @@ class Fair:
         return turn.rank
 
     def key(self, turn: "Turn", account: "Account") -> Key:
-        """Virtual service, so that splitting work into many turns gains nothing; then order of arrival.
-
-        Of a running turn as it will be when its slot is passed on: two that leave in the same step do not change places.
-        """
-        return (account.virtual + max(0, turn.lease - LEASE_LAST) / account.weight, turn.arrived)
+        """Virtual service, so that splitting work into many turns gains nothing; then order of arrival."""
+        return (account.position, turn.arrived)
 
     def gives_way(self, running: Key, waiting: Key) -> bool:
         """Whoever is ahead of another. Both counters are of agents with work, so the lead is what was served too much."""

@@ -8,8 +8,8 @@ The device makes a step while the report of the one before is on its way. So a s
 is produced meanwhile, the commands act right after it, and no row is idle for a step. That last token is reported, and charged, when its
 turn is back in the queue; the turn may even end by it.
 
-Service is counted per agent, over all its turns, in tokens: a prompt token weighs `PREFILL_WEIGHT` of a produced one. Who is next is a
-policy's to say (`policies.py`); whatever it says, these hold:
+Service is counted per agent, over all its turns (`accounts.py`). Who is next is a policy's to say (`policies.py`); whatever it says, these
+hold:
 
 * the running turns of a lane never need more than its pages together; one that needs more than there are runs alone;
 * a turn that finds no room takes it at once from the lowest less urgent class, from its youngest turns there, if that is enough;
@@ -20,44 +20,19 @@ policy's to say (`policies.py`); whatever it says, these hold:
 A decision costs O(log n) in the turns that wait, by heaps whose stale entries are left in place (`queues.py`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import get_args
 
 from kernos.syscalls.process import Priority
 
-from ..limits import (
-    AGED_TOKENS,
-    LEASE_LAST,
-    LEASE_LOW,
-    LEASE_TOKENS,
-    PREFILL_WEIGHT,
-    QUANTUM_LEAST,
-    QUANTUM_TOKENS,
-    STARVE_S,
-)
+from ..limits import AGED_TOKENS, LEASE_LAST, LEASE_LOW, LEASE_TOKENS, QUANTUM_TOKENS, STARVE_S
+from .accounts import Account, quantum_of
 from .lanes import UNBOUNDED, Lane
 from .policies import POLICIES, Key, Policy
 from .queues import Queue
 
 RANK: dict[Priority, int] = {name: rank for rank, name in enumerate(get_args(Priority))}
 """0 is the most urgent class."""
-
-
-def quantum_of(weight: float, tokens: int = QUANTUM_TOKENS) -> int:
-    """Tokens that a turn of an agent of this weight runs before it gives way: alike in weighted service, so a round is fair to all."""
-    return max(QUANTUM_LEAST, round(tokens * weight))
-
-
-@dataclass(slots=True)
-class Account:
-    """What an agent has been served, over all its turns."""
-
-    weight: float = 1.0
-    service: float = 0.0
-    """Weighted tokens since it came to be."""
-    virtual: float = 0.0
-    """Service divided by weight, and lifted to the present when the agent comes back from idleness: nobody saves up."""
-    turns: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -232,6 +207,13 @@ class Scheduler:
         """The share of an agent in its class, also of one without books yet."""
         return self.accounts[pid].weight if pid in self.accounts else Account().weight
 
+    def weigh(self, pid: int, weight: float) -> None:
+        """Change the share of an agent in its class."""
+        self.account(pid).weight = weight
+        for turn in self.of(pid):  # its position may have fallen
+            if not turn.running:
+                self._queue(turn).wake(turn.id)
+
     def forget(self, pid: int) -> None:
         """An agent is no more. Its turns have been withdrawn."""
         self.accounts.pop(pid, None)
@@ -251,7 +233,7 @@ class Scheduler:
     def _submit(self, turn: Turn, now: float) -> list[Action]:
         account = self.account(turn.pid)
         if not account.turns:
-            account.virtual = max(account.virtual, self._present(turn))
+            account.come_back(self._present(turn))
         account.turns.add(turn.id)
         self._arrivals += 1
         turn.arrived = self._arrivals
@@ -265,9 +247,8 @@ class Scheduler:
             return []
         self._charge(turn, event)
         turn.tokens_left -= event.tokens
-        if not turn.running:  # a report that was on its way when the turn left its slot
+        if not turn.running:
             return []
-        turn.lease = min(turn.lease - event.tokens, turn.tokens_left)
         turn.quantum -= event.tokens
         lane = self.lanes[turn.lane]
         if lane.aged == turn.id and turn.quantum <= LEASE_LAST:
@@ -279,10 +260,14 @@ class Scheduler:
         prompt = min(event.prefilled, turn.prompt_left)
         turn.prompt_left -= prompt
         account = self.account(turn.pid)
-        cost = event.tokens + PREFILL_WEIGHT * prompt
-        account.service += cost
         self.lanes[turn.lane].floor[self.policy.rank(turn)] = account.virtual
-        account.virtual += cost / account.weight
+        account.charge(event.tokens, prompt, leased=turn.running)
+        if turn.running:  # else the report was on its way when it left its slot
+            turn.lease -= event.tokens
+
+    def _grant(self, turn: Turn, tokens: int) -> None:
+        turn.lease += tokens
+        self.account(turn.pid).grant(tokens)
 
     def _settle(self, turn: Turn, now: float) -> list[Action]:
         """Renew a lease that runs low, or let it run out and pass the slot on."""
@@ -297,8 +282,10 @@ class Scheduler:
         if left <= 0:  # nobody better waits: it has a quantum more, and may be asked again before that is over
             left = self._quantum(turn)
         more = min(LEASE_TOKENS, left, turn.tokens_left - turn.lease)
-        turn.lease += more
-        return [Extend(turn.id, more)] if more > 0 else []
+        if more <= 0:
+            return []
+        self._grant(turn, more)
+        return [Extend(turn.id, more)]
 
     def _must_go(self, turn: Turn) -> bool:
         """Whether a turn at the end of its quantum gives way to one of its own class that waits."""
@@ -399,7 +386,7 @@ class Scheduler:
         lane.used += turn.pages
         lane.served[self.policy.rank(turn)] = now
         turn.running, turn.quantum = True, self._quantum(turn)
-        turn.lease = min(LEASE_TOKENS, turn.quantum, turn.tokens_left)
+        self._grant(turn, min(LEASE_TOKENS, turn.quantum, turn.tokens_left))
         return Start(turn.id, turn.lease)
 
     def _quantum(self, turn: Turn) -> int:
@@ -415,6 +402,8 @@ class Scheduler:
         lane.used -= turn.pages
         if lane.aged == turn.id:
             lane.aged = None
+        account = self.account(turn.pid)
+        account.give_back(turn.lease, waiting=any(not self.turns[id_].running for id_ in account.turns))
         turn.running, turn.lease = False, 0
 
     def _present(self, turn: Turn) -> float:
@@ -479,4 +468,5 @@ class Scheduler:
             assert turn.running or turn.lease == 0, "a queued turn holds a lease"
             assert not (turn.running and turn.pid in self.held), "a held agent runs"
         for pid, account in self.accounts.items():
+            assert account.leased == sum(turn.lease for turn in self.of(pid)), "an account and the leases of its turns differ"
             assert account.turns == {turn.id for turn in self.turns.values() if turn.pid == pid}, "an account and its turns differ"

@@ -24,6 +24,7 @@ from kernos.syscalls.process import (
 )
 
 from ..core import processes, scheduler
+from ..core.accounts import Account
 from ..core.processes import Life, payers_of
 from ..core.supervision import RestartIntensity
 from ..limits import APP_RESTART_DELAY_S, PROCESSES
@@ -95,12 +96,11 @@ def kill(system: System, ticket: Ticket, call: Kill) -> Done:
 def nice(system: System, ticket: Ticket, call: Nice) -> Done:
     """Change the class, of which turns under way keep theirs, and the weight."""
     process = _living(system, call.pid)
-    account = system.scheduler.account(process.pid)
-    weight = account.weight if call.weight is None else call.weight
-    process.tell(
-        system.host.now, f"class {process.priority} -> {call.priority}, weight {account.weight:g} -> {weight:g} by {ticket.principal}"
-    )
-    process.priority, account.weight = call.priority, weight
+    process.tell(system.host.now, f"class {process.priority} -> {call.priority} by {ticket.principal}")
+    process.priority = call.priority
+    if call.weight is not None:
+        process.tell(system.host.now, f"weight {system.scheduler.weight(process.pid):g} -> {call.weight:g} by {ticket.principal}")
+        system.scheduler.weigh(process.pid, call.weight)
     return Done()
 
 
@@ -168,7 +168,7 @@ def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Pr
     )
 
 
-_NO_ACCOUNT = scheduler.Account()
+_NO_ACCOUNT = Account()
 """Of an agent that never computed, or has ended."""
 
 _STATES: dict[Life, State] = {Life.STOPPED: "stopped", Life.EXITED: "exited"}

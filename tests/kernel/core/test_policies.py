@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernos.kernel.core.accounts import quantum_of
 from kernos.kernel.core.policies import POLICIES, PolicyName
-from kernos.kernel.core.scheduler import RANK, Action, Ended, LaneUp, Produced, Scheduler, Start, Stop, Submitted, Turn, quantum_of
+from kernos.kernel.core.scheduler import RANK, Action, Ended, LaneUp, Produced, Scheduler, Start, Stop, Submitted, Turn
 from kernos.kernel.limits import AGED_TOKENS, LEASE_LOW, LEASE_TOKENS, LEVEL_TOKENS, PREFILL_WEIGHT, QUANTUM_TOKENS, STARVE_S
 from tests.kernel.fakes import examples
 
@@ -123,6 +124,43 @@ def test_weights_divide_service() -> None:
     assert total > 7.9 * steps, "slots stood empty"
     for pid, weight in weights.items():
         assert world.served[pid] / total == pytest.approx(weight / shares, rel=0.05)
+
+
+def test_weights_divide_service_closely() -> None:
+    """As above with three calls of each at a time, over so few steps that an agent has some thirty quanta."""
+    world = World(slots=8)
+    weights = {pid: (0.25, 0.5, 1.0)[pid % 3] for pid in range(21)}
+    for pid, weight in weights.items():
+        world.scheduler.account(pid).weight = weight
+    before: dict[int, float] = {}
+    for step in range(400 + 1_500):
+        for pid in weights:
+            while len(world.scheduler.of(pid)) < 3:
+                world.submit(pid, (8, 16, 24, 80, 160, 240, 400)[pid // 3], prompt=25)
+        if step == 400:
+            before = {pid: world.scheduler.account(pid).virtual for pid in weights}
+        world.step()
+    gained = [world.scheduler.account(pid).virtual - before[pid] for pid in weights]
+    assert max(gained) / min(gained) < 1.06
+
+
+def test_an_agent_with_many_turns_is_not_next_with_all_of_them() -> None:
+    world = World(slots=0)
+    for _ in range(5):
+        world.submit(1, 50)
+    others = [world.submit(pid, 50) for pid in (2, 3, 4)]
+    actions = world.scheduler.handle(LaneUp("m", 4), 0.0)
+    assert [action.turn for action in actions] == [1, *others]
+
+
+def test_a_new_weight_counts_at_once() -> None:
+    """Also for a turn that waits behind others, with a lease given back."""
+    world = World(slots=0)
+    one, other = world.submit(1, 100), world.submit(2, 100)
+    world.scheduler.account(1).ahead, world.scheduler.account(2).ahead = 30, 10
+    assert world.scheduler.upcoming("m", 2) == [other, one]
+    world.scheduler.weigh(1, 16.0)
+    assert world.scheduler.upcoming("m", 2) == [one, other]
 
 
 def test_splitting_work_gains_nothing() -> None:

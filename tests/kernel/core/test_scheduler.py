@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernos.kernel.core.accounts import quantum_of
 from kernos.kernel.core.lanes import UNBOUNDED
 from kernos.kernel.core.policies import POLICIES, PolicyName
 from kernos.kernel.core.scheduler import (
@@ -27,7 +28,6 @@ from kernos.kernel.core.scheduler import (
     Submitted,
     Turn,
     Withdrawn,
-    quantum_of,
 )
 from kernos.kernel.limits import LEASE_LOW, LEASE_TOKENS
 from tests.kernel.fakes import examples
@@ -403,7 +403,7 @@ class TestPreemption:
         assert not rig.scheduler.turns[second].running
 
     def test_the_preempted_turn_keeps_its_place(self) -> None:
-        rig = Rig(1)
+        rig = Rig(1, "priority")
         rig.up("a")
         first, second = rig.submit(1, "a", 2, 50), rig.submit(2, "a", 2, 50)
         urgent = rig.submit(3, "a", 0, 5)
