@@ -127,7 +127,9 @@ async def answer(agent: AsyncKernel, call: Generate, times: list[float]) -> None
 async def settle(kernel: RunningKernel, place: str) -> None:
     """Until the pages of the first agent are where they should be; on disk, they are there alone."""
     with kernel.connect() as connection:
-        while place == "disk" and sum(use.held for use in connection.call(GetStatus(), urgent=True).pages if use.tier == "disk") < PAGES - 1:
+        while (
+            place == "disk" and sum(use.held for use in connection.call(GetStatus(), urgent=True).pages if use.tier == "disk") < PAGES - 1
+        ):
             await asyncio.sleep(0)
         if place == "disk":
             drop_page_cache(connection)
