@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from kernos.syscalls import AsyncKernel, Kernel
-from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.model import Generate
 from kernos.syscalls.process import SendSignal
 from kernos.syscalls.system import GetStatus
 
@@ -67,7 +67,7 @@ def measure_resume(rounds: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {place: [] for place in PLACES}
     with ExitStack() as stack:
         kernels = {place: stack.enter_context(booted(config="slots = 2\n" + settings)) for place, settings in PLACES.items()}
-        model = [kernel.load_decoder() for kernel in kernels.values()][0]
+        (model,) = {kernel.load_decoder() for kernel in kernels.values()}
         for number in range(rounds):
             for place, kernel in kernels.items():
                 seconds[place].append(asyncio.run(come_back(kernel, model, place, number)))
@@ -121,7 +121,7 @@ async def answer(agent: AsyncKernel, call: Generate, times: list[float]) -> None
     """Note when each token comes."""
     async with agent.stream(call) as stream:
         async for _ in stream:
-            times.append(perf_counter())
+            times.append(perf_counter())  # noqa: PERF401  (others look at it meanwhile)
 
 
 async def settle(kernel: RunningKernel, place: str) -> None:
@@ -139,7 +139,7 @@ def drop_page_cache(connection: Kernel) -> None:
     """Write out the swap file of the device server, and let the system forget what it cached of it. It has no name, but a descriptor."""
     server = next(device for device in connection.call(GetStatus(), urgent=True).devices if device.device == "decoder")
     for link in Path(f"/proc/{server.os_pid}/fd").iterdir():
-        if "swap." in os.readlink(link):
+        if "swap." in str(link.readlink()):
             with link.open("rb") as file:
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
