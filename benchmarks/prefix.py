@@ -9,18 +9,17 @@ import asyncio
 from time import perf_counter
 
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.model import CountTokens, Generate, Generation, Message
+from kernos.syscalls.model import Generate, Generation, Message
 from kernos.syscalls.process import SendSignal
 from kernos.syscalls.system import GetStatus
 
 from . import report
 from .kernel import RunningKernel, booted
 from .report import Target, median
+from .turns import length
 
 REQUESTS, SHARED, OWN, NEW = 16, 512, 32, 16
 FORKS = 32
-FRAME = 14
-"""Tokens of the embedded model's chat template around a system and a user message."""
 TARGETS = {"gain": Target(5.0, at_least=True), "prefilled_tokens": Target(SHARED + REQUESTS * OWN), "copies": Target(1.0)}
 
 
@@ -105,12 +104,6 @@ async def prompt(connection: AsyncKernel, model: str, name: str, number: int) ->
 def conversation(name: str, words: int, question: str) -> list[Message]:
     """The messages of a prompt; each word is a token."""
     return [Message("system", f"Text {name}:" + " river" * words), Message("user", question)]
-
-
-async def length(connection: AsyncKernel, model: str, messages: list[Message]) -> int:
-    """Prompt tokens of a conversation: its texts, and the `FRAME` that the chat template puts around them."""
-    counts = [await connection.call(CountTokens(model=model, text=message.text)) for message in messages]
-    return sum(count.tokens for count in counts) + FRAME
 
 
 if __name__ == "__main__":
