@@ -34,6 +34,8 @@ TARGETS = {
 
 TOKENS = 1_024
 POLL_S = 0.01
+SETTLE_S = 0.5
+"""For the last page to be written, once all have a place in the file."""
 PAGES = TOKENS // 64 + 2
 """Of the agent that comes back, with the few tokens it produced."""
 
@@ -94,20 +96,17 @@ class Sleeper:
         messages = await prompt(self.agent, model, name, TOKENS)
         self.task = asyncio.create_task(self._answer(Generate(model=model, messages=messages, max_tokens=400, ignore_eos=True)))
         while self.tokens < 3:
-            await self.next_token()
+            self.came.clear()
+            await self.came.wait()
         await self.agent.call(SendSignal(pid=self.agent.pid, signal="stop"), urgent=True)
 
     async def wake_up(self) -> float:
         """Go on; seconds until the next token."""
+        self.came.clear()
         began = perf_counter()
         await self.agent.call(SendSignal(pid=self.agent.pid, signal="continue"), urgent=True)
-        await self.next_token()
-        return perf_counter() - began
-
-    async def next_token(self) -> None:
-        """Wait for it."""
-        self.came.clear()
         await self.came.wait()
+        return perf_counter() - began
 
     async def _answer(self, call: Generate) -> None:
         async with self.agent.stream(call) as stream:
@@ -137,6 +136,7 @@ async def reach_disk(connection: AsyncKernel) -> None:
     while sum(use.held for use in status.pages if use.tier == "disk") < TOKENS // 64:
         await asyncio.sleep(POLL_S)
         status = await connection.call(GetStatus(), urgent=True)
+    await asyncio.sleep(SETTLE_S)
     drop_page_cache(next(device.os_pid for device in status.devices if device.device == "decoder"))
 
 
