@@ -28,6 +28,8 @@ class Lane:
         """When each class last got a slot or began to wait."""
         self.floor: dict[int, float] = {}
         """Per class, the virtual counter of the agent served last."""
+        self.quiet = 0
+        """Reports of running turns since a slot was last passed on; each step brings one of each."""
         self.aged: int | None = None
         """The turn that runs because its class starved."""
 

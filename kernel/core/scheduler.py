@@ -251,6 +251,7 @@ class Scheduler:
             return []
         turn.quantum -= event.tokens
         lane = self.lanes[turn.lane]
+        lane.quiet += 1
         if lane.aged == turn.id and turn.quantum <= LEASE_LAST:
             lane.aged = None  # it had its share; from here on it is a turn like any other
             return self._settle(turn, now) + self._fill(turn.lane, now)
@@ -277,6 +278,12 @@ class Scheduler:
         if left <= 0 and self._must_go(turn):
             if turn.lease > LEASE_LAST:
                 return []
+            lane = self.lanes[turn.lane]
+            if lane.quiet < len(lane.running) and turn.tokens_left > turn.lease:
+                # Another slot passes on in this step; one at a time, so that no step waits for the pages of all rows at once.
+                self._grant(turn, 1)
+                return [Extend(turn.id, 1)]
+            lane.quiet = 0
             self._unseat(turn, now)
             return [Stop(turn.id), *self._fill(turn.lane, now)]
         if left <= 0:  # nobody better waits: it has a quantum more, and may be asked again before that is over
