@@ -1,0 +1,43 @@
+"""Connections to an encrypted SQLite file, and what they are all set to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlcipher3 import dbapi2
+
+if TYPE_CHECKING:
+    # sqlcipher3 has the interface of sqlite3 and no types of its own.
+    from sqlite3 import Connection as Connection
+else:
+    Connection = dbapi2.Connection
+
+
+def connect(path: Path, key: bytes, mode: str) -> Connection:
+    """A connection to any file of our kind; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
+    uri = f"file:{_quoted(path)}?mode={mode}"
+    connection: Connection = dbapi2.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
+    try:
+        # SQLCipher would print to stderr; errors come as exceptions.
+        connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
+        connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"").fetchall()
+        for setting in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON", "temp_store = MEMORY", "wal_autocheckpoint = 0"):
+            connection.execute(f"PRAGMA {setting}").fetchall()
+    except dbapi2.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def verify(connection: Connection) -> list[str]:
+    """Everything that is wrong with the pages of a database whose log is empty; reads all of it."""
+    faults = [str(row[0]) for row in connection.execute("PRAGMA cipher_integrity_check")]
+    return faults or [str(row[0]) for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a database."""
+    return path.with_name(path.name + "-wal")
+
+
+def _quoted(path: Path) -> str:
+    return path.absolute().as_uri().removeprefix("file://")
