@@ -1,7 +1,7 @@
 """Connections to an encrypted SQLite file, and what they are all set to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlcipher3 import dbapi2
 
@@ -12,6 +12,16 @@ else:
     Connection = dbapi2.Connection
 
 
+_SETTINGS: Final = (
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "foreign_keys = ON",
+    "temp_store = MEMORY",  # a temporary file would be another place to look for plain text
+    "wal_autocheckpoint = 0",  # `Database.checkpoint` notes when the log is copied
+    "cache_spill = OFF",  # only a commit writes, so that an error elsewhere is one of reading
+)
+
+
 def connect(path: Path, key: bytes, mode: str) -> Connection:
     """A connection to any file of our kind; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
     uri = f"file:{_quoted(path)}?mode={mode}"
@@ -20,7 +30,7 @@ def connect(path: Path, key: bytes, mode: str) -> Connection:
         # SQLCipher would print to stderr; errors come as exceptions.
         connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
         connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"").fetchall()
-        for setting in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON", "temp_store = MEMORY", "wal_autocheckpoint = 0"):
+        for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}").fetchall()
     except dbapi2.Error:
         connection.close()

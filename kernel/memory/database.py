@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlcipher3 import dbapi2
 
-from kernos.syscalls.errors import StorageError
+from kernos.syscalls.errors import StorageError, StorageFullError
 
 from ..limits import LOG_BYTES, VERIFY_BYTES
 from .commits import CommitCounter, Count, read_count, sync_folder
@@ -180,14 +180,18 @@ def _absent(path: Path, counter: Path, count: Count | None) -> Recovery:
 
 
 def _inspect(path: Path, key: bytes, count: Count | None) -> Recovery:
-    """Which commits a database holds, read without changing it."""
-    commits, frames = _look(path, key)
+    """Which commits a database holds, read without changing it, but for setting aside a log that only hides what it holds."""
     if count is None:
-        return Recovery(commits, None)
-    if count.copy_begun == count.copy_done and commits < count.copy_done:
-        # The log was copied whole and then damaged. It would hide what the file holds; the file alone is sound.
-        discard_log(path)
+        return Recovery(_look(path, key)[0], None)
+    try:
         commits, frames = _look(path, key)
+    except dbapi2.DatabaseError:
+        commits, frames = -1, 0
+        if not _hidden(path, key, count):
+            raise
+    if commits < count.copy_done and _hidden(path, key, count):
+        _set_log_aside(path)
+        commits = count.copy_done
     elif count.copy_begun != count.copy_done and not frames:
         raise DamagedError(f"{path} was being written when the kernel died, and its log is gone. {_ADVICE}")
     if commits < count.copy_begun:
@@ -195,15 +199,25 @@ def _inspect(path: Path, key: bytes, count: Count | None) -> Recovery:
     return Recovery(commits, max(0, count.commits - commits))
 
 
-def _look(path: Path, key: bytes) -> tuple[int, int]:
+def _hidden(path: Path, key: bytes, count: Count) -> bool:
+    """Whether the file alone holds all that the counter says was copied into it, so that the log can only hide it."""
+    return count.copy_begun == count.copy_done == _look(path, key, "ro&immutable=1")[0]
+
+
+def _look(path: Path, key: bytes, mode: str = "ro") -> tuple[int, int]:
     """Commits in a database, and frames of its log that count."""
-    connection = connect(path, key, "ro")
+    connection = connect(path, key, mode)
     try:
         made = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
         commits = connection.execute("SELECT commits FROM meta").fetchone()[0] if made else 0
         return commits, connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone()[1]
     finally:
         connection.close()
+
+
+def _set_log_aside(path: Path) -> None:
+    log_of(path).replace(path.with_name(NAME + "-aside"))
+    discard_log(path)
 
 
 def _open(path: Path, key: bytes, recovery: Recovery) -> Database:
@@ -215,12 +229,23 @@ def _open(path: Path, key: bytes, recovery: Recovery) -> Database:
         commits = _settle(connection, recovery)
         counter = _counter(path.with_name(COUNTER), commits)
         database = Database(path, key, connection, counter, recovery)
-        database.checkpoint(truncate=True)
-        _check(connection, path)
+        if _copied(database):
+            _check(connection, path)
     except BaseException:
         connection.close()
         raise
     return database
+
+
+def _copied(database: Database) -> bool:
+    """Whether the log was copied. On a full disk it stays as it is: one must be able to start, to see what can go."""
+    try:
+        return database.checkpoint(truncate=True)
+    except dbapi2.Error as error:
+        if not isinstance(typed(error), StorageFullError):
+            raise
+        log.warning("the disk is full: %s was opened with its log not copied, and unchecked", database.path)
+        return False
 
 
 def _check(connection: Connection, path: Path) -> None:

@@ -15,9 +15,6 @@ FULL: Final = 13
 CANTOPEN: Final = 14
 NOTADB: Final = 26
 
-_FSYNC: Final = frozenset({IOERR | 4 << 8, IOERR | 5 << 8})
-"""A file, and a folder, that could not be made durable."""
-
 _WORDS: Final = {
     READONLY: "The kernel's database cannot be written: its disk is read-only.",
     IOERR: "The disk failed under the kernel's database.",
@@ -33,7 +30,7 @@ def typed(error: Exception) -> KernosError | None:
         code = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else READONLY if error.errno == errno.EROFS else IOERR
         reason = errno.errorcode.get(error.errno or 0, "OSError")
     elif isinstance(error, dbapi2.Error):
-        code, reason = _code(error) & 0xFF, str(getattr(error, "sqlite_errorname", "SQLITE_ERROR"))
+        code, reason = _code(error), str(getattr(error, "sqlite_errorname", "SQLITE_ERROR"))
     else:
         return None
     if code == FULL:
@@ -44,13 +41,13 @@ def typed(error: Exception) -> KernosError | None:
 
 
 def lasting(error: Exception) -> bool:
-    """Whether nothing may be written after this.
+    """Whether nothing may be written after this error of a commit or of a copy of the log.
 
-    What the system failed to make durable it may forget, and say yes the next time it is asked. And a counter that was not written
-    cannot vouch for the commits after it.
+    What the system failed to make durable it may forget, and say yes the next time it is asked. SQLite does not tell us a failed fsync from
+    a failed write, so that both count. And a counter that was not written cannot vouch for the commits after it.
     """
-    return isinstance(error, OSError) or _code(error) in _FSYNC
+    return isinstance(error, OSError) or _code(error) == IOERR
 
 
 def _code(error: Exception) -> int:
-    return int(getattr(error, "sqlite_errorcode", None) or 0)
+    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

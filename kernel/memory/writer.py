@@ -1,8 +1,8 @@
 """The one thread that writes. Jobs that wait together are committed together, with one wait for the disk, and answered after that.
 
-Each job runs in a savepoint: what it raises undoes it alone. Where the disk is full or fails, every job of the group gets the same typed
-error, nothing of them is kept, and the next group is tried anew. After a failed fsync nobody knows what is on the disk, and nothing is
-written any more (see `failures.lasting`).
+Each job runs in a savepoint: what it raises undoes it alone. Where the disk is full or cannot be read, every job of the group gets the
+same typed error, nothing of them is kept, and the next group is tried anew. Where a commit fails otherwise nobody knows what is on the
+disk, and nothing is written any more (see `failures.lasting`).
 """
 
 import logging
@@ -73,7 +73,7 @@ class Writer:
             group, going = self._gather()
             if group:
                 self._carry_out(group)
-            if self._refusal is None:
+            if not self._database.failed:
                 self._tidy()
 
     def _gather(self) -> "tuple[list[_Waiting], bool]":
@@ -117,8 +117,8 @@ class Writer:
         try:
             result = job(connection)
         except Exception as error:
-            if isinstance(error, dbapi2.Error) and typed(error) is not None:
-                raise  # the disk, not the job: SQLite may have ended the transaction already
+            if isinstance(error, dbapi2.Error) and (known := typed(error)) is not None:
+                raise known from error  # the disk, not the job: SQLite may have ended the transaction already
             connection.execute("ROLLBACK TO job")
             result = error
         connection.execute("RELEASE job")
