@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlcipher3 import dbapi2
 
+from ..limits import LOG_BYTES
+
 if TYPE_CHECKING:
     # sqlcipher3 has the interface of sqlite3 and no types of its own.
     from sqlite3 import Connection as Connection
@@ -18,6 +20,7 @@ _SETTINGS: Final = (
     "foreign_keys = ON",
     "temp_store = MEMORY",  # a temporary file would be another place to look for plain text
     "wal_autocheckpoint = 0",  # `Database.checkpoint` notes when the log is copied
+    f"journal_size_limit = {LOG_BYTES}",  # a log that grew behind a long reader shrinks again
     "cache_spill = OFF",  # only a commit writes, so that an error elsewhere is one of reading
 )
 

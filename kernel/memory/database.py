@@ -22,7 +22,7 @@ from kernos.syscalls.errors import StorageError, StorageFullError
 from ..limits import LOG_BYTES, VERIFY_BYTES
 from .commits import CommitCounter, Count, read_count, sync_folder
 from .connection import Connection, connect, log_of, verify
-from .failures import CORRUPT, NOTADB, typed
+from .failures import damaged, typed
 from .schema import migrate
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,11 @@ class Database:
     def reader(self) -> Connection:
         """A connection that reads, for one thread at a time."""
         return connect(self.path, self._key, "ro")
+
+    def reconnect(self) -> None:
+        """Give the writer a new connection, after it has met a damaged page."""
+        old, self.connection = self.connection, connect(self.path, self._key, "rw")
+        old.close()  # never as the last one: SQLite would copy the log unasked
 
     def commit(self) -> None:
         """Make the writer's open transaction durable and count it.
@@ -303,7 +308,7 @@ _ADVICE: Final = "Bring a backup back with `kernos restore`."
 
 
 def _refusal(path: Path, error: Exception) -> Exception:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (CORRUPT, NOTADB):
+    if damaged(error):
         return DamagedError(f"{path} cannot be read: it is damaged, or its key is not this one ({error}). {_ADVICE}")
     known = typed(error)
     return known if known is not None else StorageError(f"{path} cannot be opened: {error}.", reason=str(error))

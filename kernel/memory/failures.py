@@ -49,5 +49,10 @@ def lasting(error: Exception) -> bool:
     return isinstance(error, OSError) or _code(error) == IOERR
 
 
+def damaged(error: Exception) -> bool:
+    """Whether a page was read that is not what was written. SQLCipher's connection is of no use after that; a new one is."""
+    return _code(error) in (CORRUPT, NOTADB)
+
+
 def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

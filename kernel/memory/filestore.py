@@ -18,6 +18,7 @@ from kernos.syscalls.errors import BadRequestError, ConflictError, DeniedError, 
 
 from ..core.quotas import Payers
 from ..limits import CHUNK_BYTES
+from .accounts import NAMES, decoded, number_of
 from .connection import Connection
 
 Access = Literal["read", "write", "own"]
@@ -39,9 +40,9 @@ class FileRow(msgspec.Struct, frozen=True):
     payers: Payers
 
 
-_SELECT: Final = """
-    SELECT key, owner, path, versions.version, size, digest, author, time, payers FROM files
-    JOIN versions ON file = key JOIN contents ON contents.id = content """
+_SELECT: Final = f"""
+    SELECT key, owner, path, versions.version, size, digest, author, time, {NAMES} FROM files
+    JOIN versions ON file = key JOIN contents ON contents.id = content """  # noqa: S608  (names of our own)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------------
@@ -164,9 +165,9 @@ def share(connection: Connection, owner: str, prefix: str, principal: str, acces
 def charges(connection: Connection) -> list[tuple[Payers, int, int]]:
     """What all files are charged to whom: payers, files, bytes of all their versions. For the books of a kernel that starts."""
     query = """
-        SELECT payers, count(DISTINCT key), sum(size) FROM files JOIN versions ON file = key JOIN contents ON contents.id = content
-        GROUP BY payers"""
-    return [(msgspec.json.decode(payers, type=tuple[str, ...]), files, size) for payers, files, size in connection.execute(query)]
+        SELECT names, count(DISTINCT key), sum(size) FROM files JOIN versions ON file = key JOIN contents ON contents.id = content
+        JOIN payers ON payers.id = payers_id GROUP BY names"""
+    return [(decoded(names), files, size) for names, files, size in connection.execute(query)]
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------------------
@@ -216,9 +217,9 @@ def _store(connection: Connection, data: bytes) -> int:
 def _write(connection: Connection, actor: str, owner: str, path: str, content: int, payers: Payers, now: float) -> FileRow:
     """A new version of a file, of a content that is there."""
     upsert = """
-        INSERT INTO files (owner, path, version, payers) VALUES (?, ?, 1, ?)
-        ON CONFLICT (owner, path) DO UPDATE SET version = version + 1, payers = excluded.payers RETURNING key, version"""
-    key, version = connection.execute(upsert, (owner, path, msgspec.json.encode(payers).decode())).fetchone()
+        INSERT INTO files (owner, path, version, payers_id) VALUES (?, ?, 1, ?)
+        ON CONFLICT (owner, path) DO UPDATE SET version = version + 1, payers_id = excluded.payers_id RETURNING key, version"""
+    key, version = connection.execute(upsert, (owner, path, number_of(connection, payers))).fetchone()
     values = (key, version, content, actor, now)
     connection.execute("INSERT INTO versions (file, version, content, author, time) VALUES (?, ?, ?, ?, ?)", values)
     return _file(connection.execute(_SELECT + "WHERE key = ? AND versions.version = ?", (key, version)).fetchone())
@@ -233,4 +234,4 @@ def _drop(connection: Connection, contents: Iterable[tuple[int]]) -> None:
 
 def _file(row: Sequence[Any]) -> FileRow:
     values = dict(zip(FileRow.__struct_fields__, row, strict=True))
-    return FileRow(**values | {"payers": msgspec.json.decode(values["payers"], type=tuple[str, ...])})
+    return FileRow(**values | {"payers": decoded(values["payers"])})

@@ -48,14 +48,12 @@ def fork(connection: Connection, actor: str, id_: str, name: str, new_id: str, p
     source = find(connection, actor, id_, "read")
     key = make(connection, actor, name, new_id, payers, now, parent=source.branch, length=source.length)
     connection.execute(
-        "UPDATE contexts SET (model, labels, length, tokens, bytes, charged, resident) ="
-        " (SELECT model, labels, length, tokens, bytes, bytes, resident FROM contexts WHERE key = ?) WHERE key = ?",
+        "UPDATE contexts SET (model, labels, length, tokens, bytes, charged, resident, source, forked) ="
+        " (SELECT model, labels, length, tokens, bytes, bytes, resident, key, length FROM contexts WHERE key = ?) WHERE key = ?",
         (source.key, key),
     )
     connection.execute("INSERT INTO pins SELECT ?, seq FROM pins WHERE context = ?", (key, source.key))
-    row = by_key(connection, key)
-    note(connection, row, actor, "fork", now, before=0, start=0, stop=row.length, detail=source.id)
-    return row
+    return by_key(connection, key)
 
 
 def rollback(connection: Connection, actor: str, id_: str, length: int, now: float) -> ContextRow:
@@ -100,15 +98,13 @@ def drop_snapshot(connection: Connection, actor: str, id_: str, name: str) -> No
 def history(connection: Connection, actor: str, id_: str) -> list[Operation]:
     """All that was done to a context, in order. Runs of appends lie between the other operations and are read from the messages."""
     row = find(connection, actor, id_, "read")
+    found = _origin(connection, row)
+    length = found[0].after if found else 0
+    branch = connection.execute("SELECT min(id) FROM branches WHERE context = ?", (row.key,)).fetchone()[0]
     query = "SELECT kind, time, actor, before, after, start, stop, detail, branch FROM operations WHERE context = ? ORDER BY id"
-    noted = connection.execute(query, (row.key,)).fetchall()
-    found: list[Operation] = []
-    branch, length = connection.execute("SELECT min(id), 0 FROM branches WHERE context = ?", (row.key,)).fetchone()
-    for *values, next_branch in noted:
+    for *values, next_branch in connection.execute(query, (row.key,)).fetchall():
         operation = Operation(*values)
-        if operation.kind != "fork":
-            found += _run(connection, branch, length, operation.before)
-        found.append(operation)
+        found += [*_run(connection, branch, length, operation.before), operation]
         branch, length = next_branch, operation.after
     return found + _run(connection, branch, length, row.length)
 
@@ -157,6 +153,17 @@ def _drop(connection: Connection, row: ContextRow, name: str) -> None:
     query = "DELETE FROM snapshots WHERE context = ? AND name = ? RETURNING branch"
     for (branch,) in connection.execute(query, (row.key, name)).fetchall():
         sweep(connection, branch)
+
+
+def _origin(connection: Connection, row: ContextRow) -> list[Operation]:
+    """The fork that a context began as, if it did."""
+    query = """
+        SELECT own.forked, source.id FROM contexts AS own LEFT JOIN contexts AS source ON source.key = own.source
+        WHERE own.key = ? AND own.forked IS NOT NULL"""
+    return [
+        Operation("fork", row.created, row.owner, 0, length, 0, length, source.hex() if source else "")
+        for length, source in connection.execute(query, (row.key,)).fetchall()
+    ]
 
 
 def _run(connection: Connection, branch: int, start: int, stop: int) -> list[Operation]:

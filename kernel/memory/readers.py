@@ -15,7 +15,7 @@ from kernos.syscalls.errors import BusyError, StoppingError
 from ..limits import READERS, READS
 from .connection import Connection
 from .database import Database
-from .failures import typed
+from .failures import damaged, typed
 from .writer import Job, Post
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,12 @@ class Readers:
     """Takes queries; each has a consistent view, however many statements it makes."""
 
     def __init__(self, database: Database, post: Post) -> None:
+        self._database = database
         self._post = post
         self._queue: SimpleQueue[tuple[Job[Any], Callable[[Any], object]] | None] = SimpleQueue()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(database.reader(),), name=f"kernos-reader-{number}", daemon=True)
-            for number in range(READERS)
-        ]
+        names = [f"kernos-reader-{number}" for number in range(READERS)]
+        self._threads = [threading.Thread(target=self._work, args=(database.reader(),), name=name, daemon=True) for name in names]
         for thread in self._threads:
             thread.start()
 
@@ -62,6 +61,9 @@ class Readers:
                 outcome = typed(error) or error
                 if outcome is not error:
                     log.error("a query failed: %s (%s)", outcome, error)  # noqa: TRY400  (the cause is the disk)
+                if damaged(error):
+                    connection.close()
+                    connection = self._database.reader()
             self._post(partial(then, outcome))
         connection.close()
 

@@ -13,15 +13,21 @@ INSERT INTO meta VALUES (1, 0);
 -- Acknowledged commits that were found to be gone: after which commit, and how many (NULL: nobody can say).
 CREATE TABLE losses (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, lost INTEGER);
 
+-- Who is charged: the names of an app and a user as JSON.
+CREATE TABLE payers (
+    id INTEGER PRIMARY KEY,
+    names TEXT NOT NULL UNIQUE
+);
+
 -- Contexts. See branches.py for `branch` and `length`; `bytes` and `tokens` are of what can be seen, `charged` is what is paid for;
--- messages before `resident` are paged out unless they are pinned.
+-- messages before `resident` are paged out unless they are pinned. A fork began as the first `forked` messages of `source`.
 CREATE TABLE contexts (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
+    id BLOB NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     name TEXT NOT NULL,
     model TEXT NOT NULL DEFAULT '',
-    payers TEXT NOT NULL,
+    payers_id INTEGER NOT NULL REFERENCES payers (id),
     labels TEXT NOT NULL DEFAULT '[]',
     closed INTEGER NOT NULL DEFAULT 0,
     branch INTEGER NOT NULL REFERENCES branches (id),
@@ -30,6 +36,8 @@ CREATE TABLE contexts (
     bytes INTEGER NOT NULL DEFAULT 0,
     charged INTEGER NOT NULL DEFAULT 0,
     resident INTEGER NOT NULL DEFAULT 0,
+    source INTEGER,
+    forked INTEGER,
     created REAL NOT NULL,
     updated REAL NOT NULL,
     UNIQUE (owner, name)
@@ -103,7 +111,7 @@ CREATE TABLE snapshots (
 ) WITHOUT ROWID;
 CREATE INDEX snapshots_on ON snapshots (branch);
 
--- What was done to a context besides appending: its length before and after, its branch after, and the range or the name it was about.
+-- What was done to a context besides forking and appending: its length before and after, its branch after, and what it was about.
 CREATE TABLE operations (
     id INTEGER PRIMARY KEY,
     context INTEGER NOT NULL REFERENCES contexts (key) ON DELETE CASCADE,
@@ -125,7 +133,7 @@ CREATE TABLE files (
     owner TEXT NOT NULL,
     path TEXT NOT NULL,
     version INTEGER NOT NULL,
-    payers TEXT NOT NULL,
+    payers_id INTEGER NOT NULL REFERENCES payers (id),
     UNIQUE (owner, path)
 );
 

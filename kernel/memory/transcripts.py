@@ -15,6 +15,7 @@ from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFo
 
 from ..core.quotas import Payers
 from ..limits import CONTEXT_BYTES
+from .accounts import NAMES, decoded, number_of
 from .branches import Span, begin, let_go, spans
 from .connection import Connection
 
@@ -50,7 +51,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
 
 
 class ContextRow(msgspec.Struct, frozen=True):
-    """A context without its messages; times are in seconds since the Unix epoch."""
+    """A context without its messages. Its id is hexadecimal; times are in seconds since the Unix epoch."""
 
     key: int
     id: str
@@ -71,7 +72,8 @@ class ContextRow(msgspec.Struct, frozen=True):
     updated: float
 
 
-_SELECT: Final = f"SELECT {', '.join(ContextRow.__struct_fields__)} FROM contexts "  # noqa: S608  (names of our own)
+_COLUMNS: Final = ", ".join(NAMES if name == "payers" else name for name in ContextRow.__struct_fields__)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM contexts "  # noqa: S608  (names of our own)
 
 
 # --- contexts -------------------------------------------------------------------------------------------------------------------
@@ -90,15 +92,16 @@ def make(
     if connection.execute("SELECT 1 FROM contexts WHERE owner = ? AND name = ?", (owner, name)).fetchone():
         raise ConflictError(f"{owner} has a context {name} already. Choose another name.")
     branch = begin(connection, None, parent, length)
-    insert = "INSERT INTO contexts (id, owner, name, payers, branch, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING key"
-    key = int(connection.execute(insert, (new_id, owner, name, _json(payers), branch, now, now)).fetchone()[0])
+    insert = "INSERT INTO contexts (id, owner, name, payers_id, branch, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING key"
+    values = (bytes.fromhex(new_id), owner, name, number_of(connection, payers), branch, now, now)
+    key = int(connection.execute(insert, values).fetchone()[0])
     connection.execute("UPDATE branches SET context = ? WHERE id = ?", (key, branch))
     return key
 
 
 def find(connection: Connection, actor: str, id_: str, access: Access) -> ContextRow:
     """A context that the actor may use so; `NotFoundError` if he may not see it, `DeniedError` if he sees it and may not do this."""
-    found = connection.execute(_SELECT + "WHERE id = ?", (id_,)).fetchone()
+    found = connection.execute(_SELECT + "WHERE id = ?", (_bytes(id_),)).fetchone()
     row = _context(found) if found else None
     if row is not None and row.owner == actor:
         return row
@@ -168,10 +171,16 @@ def delete(connection: Connection, actor: str, id_: str) -> ContextRow:
     return row
 
 
+def expire(connection: Connection, before: float) -> list[ContextRow]:
+    """Delete the contexts that nothing was done to since a time; what they were. The job `erases`."""
+    old = [_context(row) for row in connection.execute(_SELECT + "WHERE updated < ? ORDER BY key", (before,))]
+    return [delete(connection, row.owner, row.id) for row in old]
+
+
 def charges(connection: Connection) -> list[tuple[Payers, int, int]]:
     """What all contexts are charged to whom: payers, contexts, bytes. For the books of a kernel that starts."""
-    query = "SELECT payers, count(*), sum(charged) FROM contexts GROUP BY payers"
-    return [(_tuple(payers), contexts, size) for payers, contexts, size in connection.execute(query)]
+    query = "SELECT names, count(*), sum(charged) FROM contexts JOIN payers ON payers.id = payers_id GROUP BY names"
+    return [(decoded(names), contexts, size) for names, contexts, size in connection.execute(query)]
 
 
 # --- messages -------------------------------------------------------------------------------------------------------------------
@@ -238,7 +247,7 @@ def _insert(connection: Connection, row: ContextRow, messages: Sequence[NewMessa
 
 def _context(row: Sequence[Any]) -> ContextRow:
     values = dict(zip(ContextRow.__struct_fields__, row, strict=True))
-    values.update(payers=_tuple(values["payers"]), labels=_tuple(values["labels"]), closed=bool(values["closed"]))
+    values.update(id=values["id"].hex(), payers=decoded(values["payers"]), labels=_tuple(values["labels"]), closed=bool(values["closed"]))
     return ContextRow(**values)
 
 
@@ -256,6 +265,14 @@ def _size(message: NewMessage) -> int:
 
 def _digest(role: str, text: str, calls: bytes) -> bytes:
     return hashlib.sha256(b"\0".join((role.encode(), calls, text.encode()))).digest()
+
+
+def _bytes(id_: str) -> bytes:
+    """An id as the database has it; empty, which none is, for what the kernel never made."""
+    try:
+        return bytes.fromhex(id_)
+    except ValueError:
+        return b""
 
 
 def _json(names: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from kernos.syscalls.errors import BusyError, KernosError, StoppingError, Storag
 from ..limits import LOG_PAGES, LOG_PAGES_MOST, WRITE_GROUP, WRITES
 from .connection import Connection
 from .database import Database
-from .failures import lasting, typed
+from .failures import damaged, lasting, typed
 
 log = logging.getLogger(__name__)
 
@@ -92,24 +92,29 @@ class Writer:
 
     def _carry_out(self, group: "list[_Waiting]") -> None:
         try:
-            outcomes = self._commit(group)
+            outcomes = self._run_all(group)
         except Exception as error:
-            outcomes = [self._failed(error)] * len(group)
+            outcomes = [self._undone(error)] * len(group)
         for waiting, outcome in zip(group, outcomes, strict=True):
             self._post(partial(waiting.then, outcome))
 
-    def _commit(self, group: "list[_Waiting]") -> list[Any]:
-        connection = self._database.connection
+    def _run_all(self, group: "list[_Waiting]") -> list[Any]:
         if self._refusal is not None and self._database.failed:
             raise self._refusal
+        connection = self._database.connection
         connection.execute("BEGIN IMMEDIATE")
         before = connection.total_changes
         outcomes = [self._run(connection, waiting.job) for waiting in group]
         if connection.total_changes == before:
             connection.execute("ROLLBACK")  # nothing to make durable: no wait for the disk
-        else:
+            return outcomes
+        try:
             self._database.commit()
-            self._erasing = self._erasing or any(waiting.erases for waiting in group)
+        except (OSError, dbapi2.Error) as error:
+            if lasting(error):
+                raise self._stopped(error) from error
+            raise
+        self._erasing = self._erasing or any(waiting.erases for waiting in group)
         return outcomes
 
     def _run(self, connection: Connection, job: Job[Any]) -> Any:
@@ -117,33 +122,36 @@ class Writer:
         try:
             result = job(connection)
         except Exception as error:
-            if isinstance(error, dbapi2.Error) and (known := typed(error)) is not None:
-                raise known from error  # the disk, not the job: SQLite may have ended the transaction already
+            if isinstance(error, dbapi2.Error) and typed(error) is not None:
+                raise  # the disk, not the job: SQLite may have ended the transaction already
             connection.execute("ROLLBACK TO job")
             result = error
         connection.execute("RELEASE job")
         return result
 
-    def _failed(self, error: Exception) -> Exception:
-        """What to tell those whose group was not committed."""
-        connection = self._database.connection
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if lasting(error):
-            self._database.failed = True
-            self._refusal = StorageError(
-                "The disk failed to make a change durable, so that nobody knows what it holds: this change may be there after a restart or "
-                "not. The kernel writes nothing more until it is restarted.",
-                reason=str(error),
-            )
-            log.critical("the database cannot be made durable (%s): nothing is written any more; restart the kernel", error)
-            return self._refusal
+    def _undone(self, error: Exception) -> Exception:
+        """Make sure that nothing of a group is kept; what to tell those who wait for it."""
+        if self._database.connection.in_transaction:
+            self._database.connection.execute("ROLLBACK")
+        if damaged(error):
+            self._database.reconnect()
         known = error if isinstance(error, KernosError) else typed(error)
         if known is None:
-            log.exception("a defect: a group of changes failed", exc_info=error)
+            log.error("a defect: a group of changes failed", exc_info=error)
             return error
         log.error("nothing was written: %s (%s)", known, error)
         return known
+
+    def _stopped(self, error: Exception) -> KernosError:
+        """Write nothing from now on; what to tell everybody."""
+        self._database.failed = True
+        self._refusal = StorageError(
+            "The disk failed to make a change durable, so that nobody knows what it holds: this change may be there after a restart or "
+            "not. The kernel writes nothing more until it is restarted.",
+            reason=str(error),
+        )
+        log.critical("the database cannot be made durable (%s): nothing is written any more; restart the kernel", error)
+        return self._refusal
 
     # --- the log ------------------------------------------------------------------------------------------------------------------
 
@@ -158,7 +166,7 @@ class Writer:
                 self._database.checkpoint()
         except (OSError, dbapi2.Error) as error:
             if lasting(error):
-                self._failed(error)
+                self._stopped(error)
             else:
                 log.warning("the log of the database was not copied (%s); it is tried again after the next change", error)
                 self._erasing = False

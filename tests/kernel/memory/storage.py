@@ -1,5 +1,6 @@
 """A database in a folder of the test's own, with its writer, for tests that wait for each answer."""
 
+import hashlib
 import queue
 from collections.abc import Callable
 from pathlib import Path
@@ -62,9 +63,13 @@ def waited(submit: Callable[[Callable[[Any], object]], object]) -> Any:
 
 
 def context(connection: Connection, name: str = "chat", owner: str = OWNER) -> ContextRow:
-    """A context, whose id is its owner's and its own name."""
-    id_ = f"{owner}{name}".replace(":", "")
-    return transcripts.open_context(connection, owner, name, id_, (owner,), NOW)
+    """A context, whose id comes from its owner and its name."""
+    return transcripts.open_context(connection, owner, name, id_of(owner, name), (owner,), NOW)
+
+
+def id_of(*names: object) -> str:
+    """An id that is always the same for the same names."""
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:24]
 
 
 def say(connection: Connection, id_: str, *texts: str, actor: str = OWNER, now: float = NOW) -> ContextRow:

@@ -13,7 +13,7 @@ from kernos.kernel.memory.mail import Letter
 from kernos.kernel.memory.records import Request
 from kernos.kernel.memory.transcripts import NewMessage
 from kernos.syscalls.errors import ConflictError, StorageError
-from tests.kernel.memory.storage import NOW, OWNER, PAYERS, Storage, context, say, texts
+from tests.kernel.memory.storage import NOW, OWNER, PAYERS, Storage, context, id_of, say, texts
 
 
 def chat(connection: Connection) -> str:
@@ -35,7 +35,7 @@ def test_a_backup_holds_one_state_and_comes_back(storage: Storage, tmp_path: Pat
     assert restore(saved, key, storage.folder) == commits
     again = Storage(storage.folder)
     assert (again.database.recovery.commits, again.database.recovery.lost) == (commits, 0)
-    assert again.read(lambda connection: texts(connection, "useradachat")) == ["a"]
+    assert again.read(lambda connection: texts(connection, id_of(OWNER, "chat"))) == ["a"]
     again.write(lambda connection: say(connection, chat(connection), "c"))
     again.close()
 
@@ -91,7 +91,7 @@ def test_no_plain_text_is_written(storage: Storage, tmp_path: Path) -> None:
     key = storage_key(storage.folder)
     storage.write(records.once(Request("app:a", MARKER, b""), _everything, NOW))
     storage.read(lambda connection: backup(connection, key, tmp_path / "saved.db"))
-    storage.write(lambda connection: transcripts.delete(connection, OWNER, "useradachat"), erases=True)
+    storage.write(lambda connection: transcripts.delete(connection, OWNER, id_of(OWNER, "chat")), erases=True)
     found = _scan(tmp_path)
     storage.close()
     assert found | _scan(tmp_path) == set()

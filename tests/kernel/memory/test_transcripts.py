@@ -13,7 +13,7 @@ from kernos.kernel.memory.connection import Connection
 from kernos.kernel.memory.transcripts import NewMessage
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
 from tests.kernel.fakes import examples
-from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, say, texts
+from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say, texts
 
 OTHER = "user:bob"
 
@@ -38,20 +38,28 @@ def test_a_run_of_messages_is_read_by_its_numbers(connection: Connection) -> Non
 
 def test_a_name_is_one_context_of_its_owner(connection: Connection) -> None:
     first = context(connection)
-    assert transcripts.open_context(connection, OWNER, "chat", "another", PAYERS, NOW + 1) == first
+    assert transcripts.open_context(connection, OWNER, "chat", id_of("another"), PAYERS, NOW + 1) == first
     theirs = context(connection, owner=OTHER)
     assert theirs.id != first.id
     assert [row.id for row in transcripts.of(connection, OWNER)] == [first.id]
 
 
 def test_what_a_context_is_charged(connection: Connection) -> None:
-    row = transcripts.open_context(connection, OWNER, "chat", "chat", PAYERS, NOW)
+    row = transcripts.open_context(connection, OWNER, "chat", id_of("chat"), PAYERS, NOW)
     say(connection, row.id, "12345", "678")
     assert transcripts.charges(connection) == [(PAYERS, 1, 8)]
     history.rollback(connection, OWNER, row.id, 1, NOW)
     assert (transcripts.find(connection, OWNER, row.id, "own").bytes, transcripts.charges(connection)) == (5, [(PAYERS, 1, 8)])
     assert history.trim(connection, NOW + 1) == 3
     assert transcripts.charges(connection) == [(PAYERS, 1, 5)]
+
+
+def test_contexts_that_nobody_uses_expire(connection: Connection) -> None:
+    old, used = context(connection, "old"), context(connection, "used")
+    say(connection, old.id, "a")
+    say(connection, used.id, "b", now=NOW + 10)
+    assert [row.id for row in transcripts.expire(connection, NOW + 5)] == [old.id]
+    assert [row.id for row in transcripts.of(connection, OWNER)] == [used.id]
 
 
 def test_a_context_has_a_largest_size(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +105,7 @@ def test_nobody_sees_what_is_not_his(connection: Connection) -> None:
     acts: list[Callable[[], object]] = [
         lambda: texts(connection, row.id, OTHER),
         lambda: say(connection, row.id, "x", actor=OTHER),
-        lambda: history.fork(connection, OTHER, row.id, "mine", "new", PAYERS, NOW),
+        lambda: history.fork(connection, OTHER, row.id, "mine", id_of("new"), PAYERS, NOW),
         lambda: history.history(connection, OTHER, row.id),
         lambda: history.snapshots(connection, OTHER, row.id),
         lambda: window.resident(connection, OTHER, row.id),
@@ -112,6 +120,12 @@ def test_nobody_sees_what_is_not_his(connection: Connection) -> None:
             act()
 
 
+@pytest.mark.parametrize("id_", ["", "nothing", "00", "\U0001f4c4", "0" * 24])
+def test_an_id_that_was_never_given_is_not_found(connection: Connection, id_: str) -> None:
+    with pytest.raises(NotFoundError):
+        texts(connection, id_)
+
+
 def test_a_grant_allows_what_it_says_until_it_ends(connection: Connection) -> None:
     row = context(connection)
     say(connection, row.id, "a")
@@ -124,7 +138,7 @@ def test_a_grant_allows_what_it_says_until_it_ends(connection: Connection) -> No
     say(connection, row.id, "b", actor=OTHER)
     with pytest.raises(DeniedError):
         transcripts.delete(connection, OTHER, row.id)
-    fork = history.fork(connection, OTHER, row.id, "mine", "new", PAYERS, NOW)
+    fork = history.fork(connection, OTHER, row.id, "mine", id_of("new"), PAYERS, NOW)
     transcripts.grant(connection, OWNER, row.id, OTHER, None)
     with pytest.raises(NotFoundError):
         texts(connection, row.id, OTHER)
@@ -158,7 +172,7 @@ def test_the_history_tells_all_that_was_done(connection: Connection) -> None:
         ("page_out", 7, 3, 3, 0, 2),
         ("append", 8, 3, 4, 3, 4),
     ]
-    fork = history.fork(connection, OWNER, row.id, "fork", "fork", PAYERS, NOW + 9)
+    fork = history.fork(connection, OWNER, row.id, "fork", id_of("fork"), PAYERS, NOW + 9)
     say(connection, fork.id, "f", now=NOW + 10)
     forked = history.history(connection, OWNER, fork.id)
     assert [(step.kind, step.before, step.after, step.detail) for step in forked] == [("fork", 0, 4, row.id), ("append", 4, 5, "")]
@@ -172,14 +186,14 @@ def test_a_point_that_does_not_exist_is_refused(connection: Connection) -> None:
     with pytest.raises(NotFoundError):
         history.restore(connection, OWNER, row.id, "nowhere", NOW)
     with pytest.raises(ConflictError, match="another name"):
-        history.fork(connection, OWNER, row.id, "chat", "new", PAYERS, NOW)
+        history.fork(connection, OWNER, row.id, "chat", id_of("new"), PAYERS, NOW)
 
 
 def test_a_long_line_of_forks_is_read_whole(connection: Connection) -> None:
     row = context(connection)
     for number in range(200):
         say(connection, row.id, str(number))
-        row = history.fork(connection, OWNER, row.id, f"fork{number}", f"fork{number}", PAYERS, NOW)
+        row = history.fork(connection, OWNER, row.id, f"fork{number}", id_of(number), PAYERS, NOW)
     assert texts(connection, row.id) == [str(number) for number in range(200)]
 
 
@@ -187,7 +201,7 @@ def test_forks_that_add_nothing_make_no_chain(connection: Connection) -> None:
     row = context(connection)
     say(connection, row.id, "a")
     for number in range(50):
-        row = history.fork(connection, OWNER, row.id, f"fork{number}", f"fork{number}", PAYERS, NOW)
+        row = history.fork(connection, OWNER, row.id, f"fork{number}", id_of(number), PAYERS, NOW)
         history.rollback(connection, OWNER, row.id, 1, NOW)
     row = transcripts.find(connection, OWNER, row.id, "own")
     assert len(branches.spans(connection, row.branch, 0, 1)) == 1
@@ -263,9 +277,9 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
         case "fork":
             if who not in copy.grants | {copy.owner}:
                 with pytest.raises(NotFoundError):
-                    history.fork(connection, who, id_, f"f{number}", f"f{number}", PAYERS, NOW)
+                    history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW)
                 return
-            model[history.fork(connection, who, id_, f"f{number}", f"f{number}", PAYERS, NOW).id] = Copy(who, list(copy.texts))
+            model[history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW).id] = Copy(who, list(copy.texts))
         case "rollback":
             history.rollback(connection, copy.owner, id_, length, NOW)
             del copy.texts[length:]

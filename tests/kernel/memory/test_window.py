@@ -6,7 +6,7 @@ from kernos.kernel.memory import history, transcripts, window
 from kernos.kernel.memory.connection import Connection
 from kernos.kernel.memory.transcripts import NewMessage
 from kernos.syscalls.errors import ConflictError
-from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, say
+from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say
 
 
 def shown(connection: Connection, id_: str) -> list[str]:
@@ -86,7 +86,7 @@ def test_vectors_come_with_their_model_and_are_made_anew_for_another(connection:
 def test_forks_share_pages_and_windows_part(connection: Connection, chat: str) -> None:
     window.pin(connection, OWNER, chat, 0, 1)
     window.page_out(connection, OWNER, chat, 3, {}, NOW)
-    fork = history.fork(connection, OWNER, chat, "fork", "fork", PAYERS, NOW)
+    fork = history.fork(connection, OWNER, chat, "fork", id_of("fork"), PAYERS, NOW)
     assert shown(connection, fork.id) == shown(connection, chat) == list("adef")
     window.page_out(connection, OWNER, fork.id, 5, {}, NOW)
     assert (shown(connection, fork.id), shown(connection, chat)) == (list("af"), list("adef"))
