@@ -21,7 +21,7 @@ from ..limits import CHUNK_BYTES
 from .accounts import NAMES, decoded, number_of
 from .connection import Connection
 
-Access = Literal["read", "write", "own"]
+Access = Literal["read", "write"]
 
 _PATH_CHARACTERS: Final = 200
 
@@ -60,7 +60,7 @@ def normalised(path: str) -> str:
 def find(connection: Connection, actor: str, owner: str, path: str, version: int | None = None) -> FileRow:
     """A file that the actor may read: its current version, or an older one."""
     path = normalised(path)
-    _check(connection, actor, owner, path, "read")
+    check_access(connection, actor, owner, path, "read")
     which = "WHERE owner = ? AND path = ? AND versions.version = coalesce(?, files.version)"
     found = connection.execute(_SELECT + which, (owner, path, version)).fetchone()
     if found is None:
@@ -108,25 +108,25 @@ def history(connection: Connection, actor: str, owner: str, path: str) -> list[F
 def put(connection: Connection, actor: str, owner: str, path: str, data: bytes, expect: int | None, payers: Payers, now: float) -> FileRow:
     """Write a file whole; with `expect`, only over that version (0: only if it does not exist)."""
     path = normalised(path)
-    _check(connection, actor, owner, path, "write")
-    _expect(connection, owner, path, expect)
-    return _write(connection, actor, owner, path, _store(connection, data), payers, now)
+    check_access(connection, actor, owner, path, "write")
+    check_version(connection, owner, path, expect)
+    return write_version(connection, actor, owner, path, _store(connection, data), payers, now)
 
 
 def rollback(connection: Connection, actor: str, owner: str, path: str, version: int, payers: Payers, now: float) -> FileRow:
     """Make an old version the newest one again; those between stay in the history."""
     old = find(connection, actor, owner, path, version)
-    _check(connection, actor, owner, old.path, "write")
+    check_access(connection, actor, owner, old.path, "write")
     content = connection.execute("SELECT content FROM versions WHERE file = ? AND version = ?", (old.key, version)).fetchone()[0]
-    return _write(connection, actor, owner, old.path, content, payers, now)
+    return write_version(connection, actor, owner, old.path, content, payers, now)
 
 
 def move(connection: Connection, actor: str, owner: str, path: str, to: str, expect: int | None = None) -> FileRow:
     """Give a file another path, with its history; `ConflictError` if there is a file already."""
     file, to = find(connection, actor, owner, path), normalised(to)
     for end in (file.path, to):
-        _check(connection, actor, owner, end, "write")
-    _expect(connection, owner, file.path, expect)
+        check_access(connection, actor, owner, end, "write")
+    check_version(connection, owner, file.path, expect)
     if connection.execute("SELECT 1 FROM files WHERE owner = ? AND path = ?", (owner, to)).fetchone():
         raise ConflictError(f"{owner} has a file {to} already. Delete it first, or choose another path.")
     connection.execute("UPDATE files SET path = ? WHERE key = ?", (to, file.key))
@@ -136,7 +136,7 @@ def move(connection: Connection, actor: str, owner: str, path: str, to: str, exp
 def delete(connection: Connection, actor: str, owner: str, path: str) -> FileRow:
     """Remove a file with all its versions; what it was. The job `erases`."""
     file = find(connection, actor, owner, path)
-    _check(connection, actor, owner, file.path, "write")
+    check_access(connection, actor, owner, file.path, "write")
     contents = connection.execute("SELECT DISTINCT content FROM versions WHERE file = ?", (file.key,)).fetchall()
     connection.execute("DELETE FROM files WHERE key = ?", (file.key,))
     _drop(connection, contents)
@@ -170,10 +170,10 @@ def charges(connection: Connection) -> list[tuple[Payers, int, int]]:
     return [(decoded(names), files, size) for names, files, size in connection.execute(query)]
 
 
-# --- inside ---------------------------------------------------------------------------------------------------------------------
+# --- for uploads too --------------------------------------------------------------------------------------------------------------
 
 
-def _check(connection: Connection, actor: str, owner: str, path: str, access: Access) -> None:
+def check_access(connection: Connection, actor: str, owner: str, path: str, access: Access) -> None:
     """Raise unless the actor may do this with a path, whether there is a file or not."""
     if actor == owner:
         return
@@ -182,6 +182,28 @@ def _check(connection: Connection, actor: str, owner: str, path: str, access: Ac
         raise _absent(owner, path, None)
     if access == "write" and "write" not in rights:
         raise DeniedError(f"{owner} lets {actor} read {path}, not write it.", subject=actor, object=f"store/{owner}/{path}", action=access)
+
+
+def write_version(connection: Connection, actor: str, owner: str, path: str, content: int, payers: Payers, now: float) -> FileRow:
+    """A new version of a file, of a content that is there."""
+    upsert = """
+        INSERT INTO files (owner, path, version, payers_id) VALUES (?, ?, 1, ?)
+        ON CONFLICT (owner, path) DO UPDATE SET version = version + 1, payers_id = excluded.payers_id RETURNING key, version"""
+    key, version = connection.execute(upsert, (owner, path, number_of(connection, payers))).fetchone()
+    values = (key, version, content, actor, now)
+    connection.execute("INSERT INTO versions (file, version, content, author, time) VALUES (?, ?, ?, ?, ?)", values)
+    return _file(connection.execute(_SELECT + "WHERE key = ? AND versions.version = ?", (key, version)).fetchone())
+
+
+def check_version(connection: Connection, owner: str, path: str, expect: int | None) -> None:
+    """Raise unless a file is at this version; 0: unless there is none."""
+    found = connection.execute("SELECT version FROM files WHERE owner = ? AND path = ?", (owner, path)).fetchone()
+    version = found[0] if found else 0
+    if expect is not None and expect != version:
+        raise ConflictError(f"{path} is at version {version}, not {expect}. Read it again and decide anew.", version=str(version))
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------------------
 
 
 def _grants(connection: Connection, actor: str, owner: str) -> Sequence[tuple[str, str]]:
@@ -198,13 +220,6 @@ def _absent(owner: str, path: str, version: int | None) -> NotFoundError:
     return NotFoundError(f"{owner} has no file {what}. `store.list` shows what there is.")
 
 
-def _expect(connection: Connection, owner: str, path: str, expect: int | None) -> None:
-    found = connection.execute("SELECT version FROM files WHERE owner = ? AND path = ?", (owner, path)).fetchone()
-    version = found[0] if found else 0
-    if expect is not None and expect != version:
-        raise ConflictError(f"{path} is at version {version}, not {expect}. Read it again and decide anew.", version=str(version))
-
-
 def _store(connection: Connection, data: bytes) -> int:
     insert = "INSERT INTO contents (size, digest) VALUES (?, ?) RETURNING id"
     content = int(connection.execute(insert, (len(data), hashlib.sha256(data).digest())).fetchone()[0])
@@ -212,17 +227,6 @@ def _store(connection: Connection, data: bytes) -> int:
     rows = ((content, number, hashlib.sha256(part).digest(), part) for number, part in enumerate(parts))
     connection.executemany("INSERT INTO chunks (content, number, digest, data) VALUES (?, ?, ?, ?)", rows)
     return content
-
-
-def _write(connection: Connection, actor: str, owner: str, path: str, content: int, payers: Payers, now: float) -> FileRow:
-    """A new version of a file, of a content that is there."""
-    upsert = """
-        INSERT INTO files (owner, path, version, payers_id) VALUES (?, ?, 1, ?)
-        ON CONFLICT (owner, path) DO UPDATE SET version = version + 1, payers_id = excluded.payers_id RETURNING key, version"""
-    key, version = connection.execute(upsert, (owner, path, number_of(connection, payers))).fetchone()
-    values = (key, version, content, actor, now)
-    connection.execute("INSERT INTO versions (file, version, content, author, time) VALUES (?, ?, ?, ?, ?)", values)
-    return _file(connection.execute(_SELECT + "WHERE key = ? AND versions.version = ?", (key, version)).fetchone())
 
 
 def _drop(connection: Connection, contents: Iterable[tuple[int]]) -> None:

@@ -151,6 +151,15 @@ CREATE TABLE chunks (
     UNIQUE (content, number)
 );
 
+-- Contents that come in parts and are no version yet.
+CREATE TABLE uploads (
+    content INTEGER PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
+    actor TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    path TEXT NOT NULL,
+    time REAL NOT NULL
+);
+
 CREATE TABLE versions (
     file INTEGER NOT NULL REFERENCES files (key) ON DELETE CASCADE,
     version INTEGER NOT NULL,
