@@ -3,8 +3,9 @@
 Three things speak for a page, and their points are added:
 
 - `meaning`: its vector is near that of the question, in standard deviations above what is usual in this context;
-- `words`: it holds the question's terms. BM25, as a share of what a page with all of them would get, and squared: half of the words is
-  a quarter of the case. A share, because the deviations of BM25 grow with the context, until one rare word outweighs any likeness;
+- `words`: it holds the question's terms. BM25, as a share of what a page with all of them and one more would get, and squared: half of
+  the words is a quarter of the case. A share, because the deviations of BM25 grow with the context, until one rare word outweighs any
+  likeness; and one more, the rarest there can be, because common words alone prove little even if all are there;
 - `author`: it was said by somebody whom the question names.
 
 A page speaks through its neighbours too, each step away counting half: "Yes, in May!" is found by what it answers. The names of authors
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-WORDS: Final = 33.0
-"""Points of a page that holds all terms of the question; in practice pages hold half of them and get a quarter of this."""
+WORDS: Final = 80.0
+"""Points of a page that holds all there is to hold. A good one holds a third of it and gets nine, as much as nine deviations in meaning."""
 AUTHOR: Final = 1.5
 """Points of a page by somebody the question names. The others stay: one is often told about by somebody else."""
 STEPS: Final = (0.5, 0.25)
@@ -173,21 +174,28 @@ def around(points: Floats, weight: float) -> Floats:
 
 
 def share(counts: Iterable[Floats], lengths: Floats) -> Floats:
-    """BM25 of pages and their neighbours as one text, as a share of what a page with all terms would get: 0 to 1.
+    """BM25 of pages and their neighbours as one text, as a share of what a page with all terms and one more would get: 0 to 1.
 
     `counts` say for each term how often it stands on each page, `lengths` how many terms a page has. A term that stands nowhere counts
-    in what was asked, as the rarest of all.
+    in what was asked.
     """
+    pages = len(lengths)
+    if not pages:
+        return lengths
     span = around(lengths, 1)
-    room = SATURATION * (1 - LENGTH + LENGTH * span / max(float(span.mean()), 1e-9)) if len(span) else span
-    points, asked = np.zeros_like(lengths), 0.0
+    room = SATURATION * (1 - LENGTH + LENGTH * span / max(float(span.mean()), 1e-9))
+    points, asked = np.zeros_like(lengths), rarity(0, pages)
     for count in counts:
-        holders = int(np.count_nonzero(count))
-        rarity = math.log(1 + (len(count) - holders + 0.5) / (holders + 0.5))
+        rare = rarity(int(np.count_nonzero(count)), pages)
         near = around(count, 1)
-        points += rarity * near / (near + room)
-        asked += rarity
-    return points / asked if asked else points
+        points += rare * near / (near + room)
+        asked += rare
+    return points / asked
+
+
+def rarity(holders: int, pages: int) -> float:
+    """What a term tells that so many of the pages hold: BM25's inverse document frequency."""
+    return math.log(1 + (pages - holders + 0.5) / (holders + 0.5))
 
 
 def fit(recalled: Iterable[Recalled], tokens: Callable[[int], int], budget: int) -> Iterator[Recalled]:

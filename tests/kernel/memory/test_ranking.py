@@ -215,10 +215,17 @@ def test_the_share_of_words_is_that_of_the_formula(counts: list[list[int]], leng
     for at in range(6):
         room = SATURATION * (1 - LENGTH + LENGTH * spread(lengths, at) / usual)
         points = sum(rarity * spread(count, at) / (spread(count, at) + room) for rarity, count in zip(rarities, counts, strict=True))
-        want.append(points / sum(rarities) if rarities else 0.0)
+        want.append(points / (sum(rarities) + math.log(1 + 6.5 / 0.5)))
     found = share((np.array(count, np.float32) for count in counts), np.array(lengths, np.float32))
     assert found.tolist() == pytest.approx(want, rel=1e-4, abs=1e-6)
     assert all(0 <= value <= 1 for value in found)
+
+
+def test_a_common_word_proves_little() -> None:
+    memory = Memory()
+    talk(memory)
+    found = best(memory, "Something?")
+    assert 0 < found.words < 1
 
 
 def test_neighbours_count_less_with_each_step() -> None:

@@ -15,11 +15,11 @@ DIM = 16
 
 def random(count: int, seed: int = 0) -> NDArray[np.float16]:
     found = np.random.default_rng(seed).standard_normal((count, DIM))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float16)
 
 
 def query(seed: int = 99) -> NDArray[np.float32]:
-    return random(1, seed)[0].astype(np.float32)
+    return np.asarray(random(1, seed)[0], np.float32)
 
 
 def found(near: Similarities) -> dict[int, float]:
