@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 WORDS: Final = 80.0
 """Points of a page that holds all there is to hold. A good one holds a third of it and gets nine, as much as nine deviations in meaning."""
-AUTHOR: Final = 1.5
+AUTHOR: Final = 2.0
 """Points of a page by somebody the question names. The others stay: one is often told about by somebody else."""
 STEPS: Final = (0.5, 0.25)
 """What the first and the second neighbour on each side count."""

@@ -7,6 +7,7 @@ New vectors wait in a small block beside the index, because faiss doubles its me
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +18,11 @@ Vectors = NDArray[np.float16]
 
 FLAT: Final = 50_000
 """Vectors of a flat index at most: 3 ms a search. Beyond, lists find 98 of the 100 nearest in 0.5 ms."""
-ALL: Final = 10_000
-"""Up to here every vector is compared (1.4 ms), beyond only the `NEAREST` are, because faiss sorts what it returns."""
+ALL: Final = 4_000
+"""Up to here all similarities are returned, beyond only the `NEAREST`: faiss sorts them, which takes longer than comparing."""
 NEAREST: Final = 1_000
-_SAMPLE: Final = 512
-"""Vectors that stand for all when the usual similarity is estimated."""
+_SAMPLE: Final = 256
+"""Vectors that stand for all when what is usual is estimated: its deviation is then right to 5 %."""
 _WAITING: Final = 64
 """Vectors that may wait beside the index, or a sixteenth of it if that is more."""
 
@@ -74,7 +75,7 @@ class VectorIndex:
         self._lists = len(pages) > FLAT
         self._built = len(pages)
         self._waiting, self._waiting_pages = vectors, pages
-        self._sample = np.empty((0, vectors.shape[1]), np.float32)
+        self._sample: Vectors = np.empty((0, vectors.shape[1]), np.float16)
         if len(pages):
             self._merge()
 
@@ -85,7 +86,7 @@ class VectorIndex:
     def nbytes(self) -> int:
         """Bytes of memory, about."""
         ids = 8 * len(self) * (2 if self._lists else 1)
-        return 2 * len(self) * self._sample.shape[1] + ids + self._sample.nbytes
+        return int(2 * len(self) * self._sample.shape[1] + ids + self._sample.nbytes)
 
     @property
     def crowded(self) -> bool:
@@ -113,7 +114,7 @@ class VectorIndex:
         waiting = self._waiting.astype(np.float32) @ query
         pages, scores = self._search(query)
         pages, scores = np.concatenate([pages, self._waiting_pages]), np.concatenate([scores, waiting])
-        usual = scores if len(self) <= ALL else self._sample @ query
+        usual = scores if len(self) <= ALL else self._sample.astype(np.float32) @ query
         return Similarities(pages, scores, Moments.of(usual, len(self)))
 
     def _search(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -126,8 +127,7 @@ class VectorIndex:
         return (found if self._lists else self._indexed[found]), scores
 
     def _merge(self) -> None:
-        import faiss  # 0.4 s, so when first needed
-
+        faiss = _faiss()
         new = self._waiting.astype(np.float32)
         if self._index is None:
             self._index = _lists(new) if self._lists else _flat(new.shape[1])
@@ -144,21 +144,27 @@ class VectorIndex:
     def _draw(self, new: NDArray[np.float32]) -> None:
         chosen = np.random.default_rng(0).permutation(len(self._indexed))[:_SAMPLE]
         if not self._lists:
-            self._sample = np.stack([self._index.reconstruct(int(place)) for place in chosen])
+            self._sample = np.stack([self._index.reconstruct(int(place)) for place in chosen]).astype(np.float16)
         elif not len(self._sample):  # lists are made of all vectors at once, and cannot be read by place
-            self._sample = new[chosen]
+            self._sample = new[chosen].astype(np.float16)
+
+
+@cache
+def _faiss() -> Any:
+    import faiss  # takes 0.4 s, so when first needed
+
+    faiss.omp_set_num_threads(1)  # one query is too little to share, and waiting for a busy core costs ten times the search
+    return faiss
 
 
 def _flat(dim: int) -> Any:
-    import faiss
-
+    faiss = _faiss()
     return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
 def _lists(vectors: NDArray[np.float32]) -> Any:
     """Empty inverted lists, as many as the root of the vectors' number, around centres fit for these."""
-    import faiss
-
+    faiss = _faiss()
     count, dim = int(len(vectors) ** 0.5), vectors.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, count, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
