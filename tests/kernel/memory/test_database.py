@@ -161,12 +161,16 @@ def _older_count(path: Path) -> bytes:
 
 
 def test_a_torn_counter_is_the_one_before(crashed: Path) -> None:
-    data = _older_count(crashed / COUNTER)
-    for place in places(4_096, 8):
-        torn = bytearray(data)
-        torn[place] ^= 0xFF
-        (crashed / COUNTER).write_bytes(torn)
-        assert read_count(crashed / COUNTER) is None or place >= 100
+    path = crashed / COUNTER
+    count, whole = read_count(path), path.read_bytes()
+    assert count is not None
+    for place in range(100):
+        torn = bytearray(whole)
+        torn[count.turn % 2 * 4_096 + place] ^= 0xFF
+        path.write_bytes(torn)
+        found = read_count(path)
+        assert found is not None
+        assert found.turn == (count.turn - 1 if place < 72 else count.turn)  # a slot has 72 bytes
 
 
 def test_a_lost_counter_is_said(crashed: Path) -> None:
