@@ -131,10 +131,13 @@ class Writer:
 
     def _undone(self, error: Exception) -> Exception:
         """Make sure that nothing of a group is kept; what to tell those who wait for it."""
-        if self._database.connection.in_transaction:
-            self._database.connection.execute("ROLLBACK")
-        if damaged(error):
-            self._database.reconnect()
+        try:
+            if self._database.connection.in_transaction:
+                self._database.connection.execute("ROLLBACK")
+            if damaged(error):
+                self._database.reconnect()
+        except dbapi2.Error as worse:
+            return self._stopped(worse)
         known = error if isinstance(error, KernosError) else typed(error)
         if known is None:
             log.error("a defect: a group of changes failed", exc_info=error)

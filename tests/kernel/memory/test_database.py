@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernos.kernel.memory import records
+from kernos.kernel.memory import database, records
 from kernos.kernel.memory.commits import Count, read_count
 from kernos.kernel.memory.connection import Connection, log_of
 from kernos.kernel.memory.database import COUNTER, KEY, NAME, DamagedError, open_database, storage_key
@@ -19,6 +19,12 @@ from tests.kernel.memory.storage import Storage
 COMMITS = 12
 TAIL = 4_096
 PROVE = bool(os.environ.get("KERNOS_PROVE"))
+
+
+@pytest.fixture(autouse=True)
+def small_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a database makes room for its log, and here it is opened very often."""
+    monkeypatch.setattr(database, "LOG_BYTES", 64 << 10)
 
 
 def fact(number: int) -> Callable[[Connection], None]:
@@ -65,16 +71,16 @@ def stopped(tmp_path: Path) -> Path:
 def outcome(folder: Path) -> int | None:
     """How many commits are lost, having checked that the others are there and all is said; `None`: refused."""
     try:
-        database = open_database(folder, storage_key(folder))
+        opened = open_database(folder, storage_key(folder))
     except DamagedError:
         return None
-    assert numbers(database.connection) == list(range(database.recovery.commits - 1))
-    assert database.recovery.lost == COMMITS + 1 - database.recovery.commits
-    losses = database.connection.execute("SELECT at, lost FROM losses").fetchall()
-    assert losses == ([(database.recovery.commits, database.recovery.lost)] if database.recovery.lost else [])
-    assert bool(database.recovery.report()) == bool(database.recovery.lost)
-    database.close()
-    return database.recovery.lost
+    assert numbers(opened.connection) == list(range(opened.recovery.commits - 1))
+    assert opened.recovery.lost == COMMITS + 1 - opened.recovery.commits
+    losses = opened.connection.execute("SELECT at, lost FROM losses").fetchall()
+    assert losses == ([(opened.recovery.commits, opened.recovery.lost)] if opened.recovery.lost else [])
+    assert bool(opened.recovery.report()) == bool(opened.recovery.lost)
+    opened.close()
+    return opened.recovery.lost
 
 
 def places(size: int, few: int) -> Iterator[int]:
@@ -134,11 +140,11 @@ def test_a_crash_loses_nothing(crashed: Path) -> None:
 
 def test_a_commit_that_nobody_was_told_of_may_be_there(crashed: Path) -> None:
     (crashed / COUNTER).write_bytes(_older_count(crashed / COUNTER))
-    database = open_database(crashed, storage_key(crashed))
-    assert (database.recovery.commits, database.recovery.lost) == (COMMITS + 1, 0)
-    database.close()
-    assert read_count(crashed / COUNTER) == database._counter.count
-    assert database._counter.count.commits == COMMITS + 1
+    opened = open_database(crashed, storage_key(crashed))
+    assert (opened.recovery.commits, opened.recovery.lost) == (COMMITS + 1, 0)
+    opened.close()
+    assert read_count(crashed / COUNTER) == opened._counter.count
+    assert opened._counter.count.commits == COMMITS + 1
 
 
 def _older_count(path: Path) -> bytes:
@@ -155,23 +161,27 @@ def _older_count(path: Path) -> bytes:
 
 
 def test_a_torn_counter_is_the_one_before(crashed: Path) -> None:
-    data = _older_count(crashed / COUNTER)
-    for place in places(4_096, 8):
-        torn = bytearray(data)
-        torn[place] ^= 0xFF
-        (crashed / COUNTER).write_bytes(torn)
-        assert read_count(crashed / COUNTER) is None or place >= 100
+    path = crashed / COUNTER
+    count, whole = read_count(path), path.read_bytes()
+    assert count is not None
+    for place in range(100):
+        torn = bytearray(whole)
+        torn[count.turn % 2 * 4_096 + place] ^= 0xFF
+        path.write_bytes(torn)
+        found = read_count(path)
+        assert found is not None
+        assert found.turn == (count.turn - 1 if place < 72 else count.turn)  # a slot has 72 bytes
 
 
 def test_a_lost_counter_is_said(crashed: Path) -> None:
     (crashed / COUNTER).unlink()
     with pytest.raises(DamagedError, match="nobody can say"):
         open_database(crashed, storage_key(crashed), accept_loss=False)
-    database = open_database(crashed, storage_key(crashed))
-    assert database.recovery.lost is None
-    assert "nobody can say" in database.recovery.report()
-    assert database.connection.execute("SELECT at, lost FROM losses").fetchall() == [(COMMITS + 1, None)]
-    database.close()
+    opened = open_database(crashed, storage_key(crashed))
+    assert opened.recovery.lost is None
+    assert "nobody can say" in opened.recovery.report()
+    assert opened.connection.execute("SELECT at, lost FROM losses").fetchall() == [(COMMITS + 1, None)]
+    opened.close()
     again = open_database(crashed, storage_key(crashed))
     assert again.recovery.lost == 0
     again.close()

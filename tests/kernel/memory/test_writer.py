@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlcipher3 import dbapi2
 
 from kernos.kernel.memory import mail, records, writer
 from kernos.kernel.memory.connection import Connection, log_of
@@ -257,6 +258,21 @@ def read_big(connection: Connection) -> None:
 def read_else(connection: Connection) -> int:
     connection.execute("SELECT count(*) FROM mails").fetchone()
     return 1
+
+
+def test_a_writer_that_cannot_go_on_says_so_and_does_not_hang(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bad_page(_: Connection) -> None:
+        error = dbapi2.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = 11
+        raise error
+
+    def gone() -> None:
+        raise dbapi2.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(storage.database, "reconnect", gone)
+    for job in (bad_page, fact("a")):
+        with pytest.raises(StorageError, match="nothing more until it is restarted"):
+            storage.write(job)
 
 
 def test_reading_a_damaged_page_is_a_typed_error_and_reading_goes_on(holed: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
