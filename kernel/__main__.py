@@ -14,7 +14,7 @@ from kernos.syscalls.errors import KernosError
 from kernos.syscalls.places import Connection, Places, places
 from kernos.syscalls.version import MAJOR, MINOR
 
-from .boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders, raise_limits
+from .boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders, open_storage, raise_limits
 from .config import Config, ConfigError, load_config
 from .gate import Gate
 from .launch import reap_orphans
@@ -23,6 +23,7 @@ from .observe.logs import open_log
 from .security.identity import Identities
 from .security.policy import load_policy
 from .security.rules import PolicyError
+from .storage import DatabaseDisk
 from .system import System
 
 log = logging.getLogger("kernos.kernel")
@@ -45,6 +46,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.storage.close()
         loop.close()
         lock.close()
         log.info("stopped")
@@ -72,12 +74,14 @@ def _boot(where: Places, config: Config) -> Loop:
     administrator = enroll_administrator(where, identities)
     policy = load_policy(install_policies(where, administrator.principal))
     key = kernel_key(where)
+    database = open_storage(where)
     loop = Loop(key)
     calls, control = where.socket("calls"), where.socket("control")
     os.umask(0o077)  # sockets take their mode from it
     loop.open(calls, control, where.socket("devices"))
-    system = System(loop, where, config, policy, identities, _since_start_ms())
+    system = System(loop, where, config, policy, identities, DatabaseDisk(database, loop.post), _since_start_ms())
     loop.attach(system, Gate(system))
+    system.storage.keep_tidy()
     _wanted_models(system)
     system.fleet.start()
     _handle_signals(system)

@@ -72,8 +72,12 @@ class Host(Protocol):
         """Do something when the clock has reached `when`."""
         ...
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Do slow work on a thread, then hand its result (or error) back in the loop."""
+        ...
+
+    def post(self, act: Callable[[], object]) -> None:
+        """Do something in the loop, after what was posted before; may be called in any thread."""
         ...
 
     def stop(self) -> None:

@@ -163,6 +163,9 @@ LOG_BYTES: Final = 8 << 20
 VERIFY_BYTES: Final = 256 << 20
 """A database up to this size is checked whole when it is opened (0.4 s for 100 MB); of a larger one, each page when it is read."""
 
+TIDY_S: Final = 3_600.0
+"""How often old records are removed, and how long an upload may take; an hour more or less does not matter to either."""
+
 MAILBOX: Final = 1_000
 """Mails in a box; a sender to a full box is asked to come back."""
 

@@ -250,9 +250,13 @@ class Loop:
         """Do something when the clock has reached `when`."""
         return self._reactor.at(when, act)
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Do slow work on a thread, then hand its result back in the loop."""
         self._reactor.offload(work, then)
+
+    def post(self, act: Callable[[], object]) -> None:
+        """Do something in the loop; may be called in any thread."""
+        self._reactor.post(act)
 
     # --- ends of processes --------------------------------------------------------------------------------------------------------
 

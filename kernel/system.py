@@ -29,6 +29,7 @@ from .models import Registry
 from .paging import Paging
 from .security.identity import Identities
 from .security.policy import Policy
+from .storage import Disk, Storage
 from .tickets import Ticket
 from .tools import Tools
 from .turns import Turns
@@ -42,7 +43,9 @@ class System:
 
     gate: "Gate"
 
-    def __init__(self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, boot_ms: float) -> None:
+    def __init__(
+        self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, disk: Disk, boot_ms: float
+    ) -> None:
         self.host = host
         self.where = where
         self.config = config
@@ -56,6 +59,7 @@ class System:
         self.processes = ProcessTable()
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
+        self.storage = Storage(self, disk)
         self.contexts = Contexts(self.quotas)
         self.files = Files(self.quotas)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
@@ -100,5 +104,5 @@ class System:
 
     def stop_if_drained(self) -> None:
         """Leave, once draining and nothing is in flight."""
-        if self.draining and not self.gate.in_flight:
+        if self.draining and not self.gate.in_flight and not self.storage.pending:
             self.host.stop()

@@ -26,6 +26,7 @@ class Cost(Enum):
     """What a call may take of the machine; the gate charges by it."""
 
     LIGHT = "answered at once"
+    DISK = "waits for the disk"
     WAITS = "waits for somebody else, or for a thread"
     DEVICE = "runs on a device"
 

@@ -4,7 +4,6 @@ A reply is written in the transaction of the effect it reports. So a call that i
 both or neither, and is applied once.
 """
 
-import hashlib
 from typing import Literal
 
 import msgspec
@@ -20,11 +19,11 @@ FactKind = Literal["process", "usage"]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A call with an idempotency key: whose, its key and its body as it came."""
+    """A call with an idempotency key: whose, its key, and the SHA-256 of its body as it came."""
 
     principal: str
     key: str
-    body: bytes
+    digest: bytes
 
 
 def once(request: Request, job: Job[bytes], now: float) -> Job[bytes]:
@@ -37,7 +36,7 @@ def once(request: Request, job: Job[bytes], now: float) -> Job[bytes]:
         reply = job(connection)
         connection.execute(
             "INSERT OR REPLACE INTO replies (principal, call, digest, time, reply) VALUES (?, ?, ?, ?, ?)",
-            (request.principal, request.key, _digest(request.body), now, reply),
+            (request.principal, request.key, request.digest, now, reply),
         )
         return reply
 
@@ -51,7 +50,7 @@ def reply_to(connection: Connection, request: Request, now: float) -> bytes | No
     if found is None:
         return None
     digest, reply = found
-    if digest != _digest(request.body):
+    if digest != request.digest:
         raise ConflictError(f"The idempotency key {request.key} was used for another call. Make a new key for each call.")
     return bytes(reply)
 
@@ -81,7 +80,3 @@ def facts(connection: Connection, kind: FactKind) -> list[tuple[str, str, bytes]
     """All facts of a kind: principal, name, value."""
     query = "SELECT principal, name, value FROM facts WHERE kind = ? ORDER BY principal, name"
     return connection.execute(query, (kind,)).fetchall()
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()

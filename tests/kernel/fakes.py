@@ -26,6 +26,8 @@ from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Kind, L
 from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
+from kernos.kernel.memory.connection import Connection
+from kernos.kernel.memory.database import Database, open_database, storage_key
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import Policy, load_policy
 from kernos.kernel.system import System
@@ -77,7 +79,7 @@ class FakeHost:
         self.killed: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
-        self.offloaded: list[Callable[[], None]] = []
+        self.offloaded: list[Callable[[], object]] = []
         self._counter = itertools.count()
 
     def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
@@ -101,7 +103,7 @@ class FakeHost:
         heapq.heappush(self.timers, (when, next(self._counter), timer))
         return timer
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         def run() -> None:
             result: T | Exception
             try:
@@ -111,6 +113,9 @@ class FakeHost:
             then(result)
 
         self.offloaded.append(run)
+
+    def post(self, act: Callable[[], object]) -> None:
+        self.offloaded.append(act)
 
     def stop(self) -> None:
         self.stopped = True
@@ -131,6 +136,42 @@ class FakeHost:
         self.now = until
 
 
+class FakeDisk:
+    """A `Disk` without threads: jobs and queries wait until `FakeHost.work`. The database is real, and opened when first used."""
+
+    def __init__(self, host: FakeHost, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+        self.failure: Exception | None = None
+        """Raised by the next commits."""
+
+    @functools.cached_property
+    def database(self) -> Database:
+        return open_database(self.folder, storage_key(self.folder))
+
+    def write(self, job: Callable[[Connection], T], then: Callable[[T | Exception], object], *, erases: bool = False) -> None:
+        self.host.offload(lambda: self._carry_out(job), then)
+
+    def read(self, query: Callable[[Connection], T], then: Callable[[T | Exception], object]) -> None:
+        self.host.offload(lambda: query(self.database.connection), then)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _carry_out(self, job: Callable[[Connection], T]) -> T:
+        connection = self.database.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = job(connection)
+            if self.failure is not None:
+                raise self.failure
+            self.database.commit()
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        return result
+
+
 @dataclass(frozen=True)
 class Answer:
     """A message of the kernel to a client."""
@@ -147,6 +188,7 @@ class World:
     system: System
     gate: Gate
     host: FakeHost
+    disk: FakeDisk
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _os_pids: Iterator[int] = field(default_factory=lambda: itertools.count(20_000))
 
@@ -332,8 +374,9 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
     else:
         law = _policies[policy] = load_policy(make_policy(home / "law", policy))
     host = FakeHost()
-    system = System(host, where, config or Config(), law, Identities(where.state / "principals"), 1.0)
-    world = World(system, Gate(system), host)
+    disk = FakeDisk(host, where.state)
+    system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
+    world = World(system, Gate(system), host, disk)
     system.fleet.start()
     return world
 
