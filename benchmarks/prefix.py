@@ -2,30 +2,35 @@
 
 Every request has 544 prompt tokens and 16 new ones, and all are sent at once by agents of one app. `prefilled_tokens` is what was computed
 of the shared prompts: 512 + 16 * 32 if the beginning was computed once. Rounds alternate; the gain is the median of the rounds' own.
+`copies` is how often the KV pages of a beginning are there while 32 agents wait to go on from it, each its own way.
 """
 
 import asyncio
 from time import perf_counter
 
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.model import CountTokens, Generate, Generation, Message
+from kernos.syscalls.model import Generate, Generation, Message
+from kernos.syscalls.process import SendSignal
+from kernos.syscalls.system import GetStatus
 
 from . import report
 from .kernel import RunningKernel, booted
 from .report import Target, median
+from .turns import length
 
 REQUESTS, SHARED, OWN, NEW = 16, 512, 32, 16
-FRAME = 14
-"""Tokens of the embedded model's chat template around a system and a user message."""
-TARGETS = {"gain": Target(5.0, at_least=True), "prefilled_tokens": Target(SHARED + REQUESTS * OWN)}
+FORKS = 32
+TARGETS = {"gain": Target(5.0, at_least=True), "prefilled_tokens": Target(SHARED + REQUESTS * OWN), "copies": Target(1.0)}
 
 
 def main() -> None:
     """Measure and publish."""
     given = report.options(__doc__)
-    with booted() as kernel:
+    with booted(config=f"slots = {REQUESTS}\n") as kernel:
         model = kernel.load_models()
-        report.publish("prefix", given, asyncio.run(measure(kernel, model, rounds=1 if given.quick else 5)), TARGETS)
+        figures = asyncio.run(measure(kernel, model, rounds=1 if given.quick else 5))
+        figures["copies"] = asyncio.run(count_copies(kernel, model))
+    report.publish("prefix", given, figures, TARGETS)
 
 
 async def measure(kernel: RunningKernel, model: str, rounds: int) -> dict[str, float]:
@@ -41,6 +46,37 @@ async def measure(kernel: RunningKernel, model: str, rounds: int) -> dict[str, f
             distinct_s.append(distinct)
             computed.append(float(sum(answer.usage.prompt_tokens - answer.usage.cached_tokens for answer in together)))
     return {"gain": median(gains), "shared_s": median(shared_s), "distinct_s": median(distinct_s), "prefilled_tokens": median(computed)}
+
+
+async def count_copies(kernel: RunningKernel, model: str) -> float:
+    """Agents that go on from the same beginning hold its pages, once, until each writes pages of its own."""
+    async with AsyncKernel(kernel.key, where=kernel.where) as connection:
+        first = await connection.spawn("first")
+        await first.call(Generate(model=model, messages=await prompt(connection, model, "fork", 0), max_tokens=1, ignore_eos=True))
+        await first.exit()
+        while await held(connection):
+            pass  # until what it left behind is nobody's
+        forks = [await connection.spawn("fork") for _ in range(FORKS)]
+        for fork in forks:
+            await connection.call(SendSignal(pid=fork.pid, signal="stop"))  # so that they hold what they found and write nothing yet
+        prompts = [await prompt(connection, model, "fork", number) for number in range(FORKS)]
+        calls = [Generate(model=model, messages=messages, max_tokens=8, ignore_eos=True) for messages in prompts]
+        answers = [asyncio.create_task(fork.call(call)) for fork, call in zip(forks, calls, strict=True)]
+        while (await connection.call(GetStatus(), urgent=True)).queued_turns < FORKS:
+            pass
+        waiting = await held(connection)
+        for fork in forks:
+            await connection.call(SendSignal(pid=fork.pid, signal="continue"))
+        shared = {answer.usage.cached_tokens for answer in await asyncio.gather(*answers)}
+        assert shared == {SHARED}, f"the forks had {shared} tokens in common with the first, not {SHARED}"
+        for fork in forks:
+            await fork.exit()
+    return waiting / (SHARED // 64)
+
+
+async def held(connection: AsyncKernel) -> int:
+    """KV pages in use, in all tiers."""
+    return sum(use.held for use in (await connection.call(GetStatus(), urgent=True)).pages)
 
 
 async def run(connection: AsyncKernel, prompts: list[list[Message]], model: str) -> tuple[float, list[Generation]]:
@@ -68,12 +104,6 @@ async def prompt(connection: AsyncKernel, model: str, name: str, number: int) ->
 def conversation(name: str, words: int, question: str) -> list[Message]:
     """The messages of a prompt; each word is a token."""
     return [Message("system", f"Text {name}:" + " river" * words), Message("user", question)]
-
-
-async def length(connection: AsyncKernel, model: str, messages: list[Message]) -> int:
-    """Prompt tokens of a conversation: its texts, and the `FRAME` that the chat template puts around them."""
-    counts = [await connection.call(CountTokens(model=model, text=message.text)) for message in messages]
-    return sum(count.tokens for count in counts) + FRAME
 
 
 if __name__ == "__main__":

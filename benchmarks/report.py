@@ -1,7 +1,7 @@
 """What every benchmark has in common: its arguments, the facts of the machine, and where its figures go.
 
-A benchmark is `python -m benchmarks.NAME [--quick] [--json]`. It prints a table (not with `--json`), writes
-`benchmarks/results/NAME.json`, and its last line is the same as one JSON object.
+A benchmark is `python -m benchmarks.NAME [--quick] [--json]`; one in parts has a flag for each of them, and measures all without. It
+prints a table (not with `--json`), writes `benchmarks/results/NAME.json`, and its last line is the same as one JSON object.
 """
 
 import argparse
@@ -27,6 +27,8 @@ class Options:
     """End within 50 s on two cores; the figures are rougher."""
     json: bool
     """Print nothing but the last line."""
+    parts: tuple[str, ...] = ()
+    """What to measure, of a benchmark in parts."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,16 @@ class Target:
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
-def options(description: str | None) -> Options:
-    """The options of this run."""
+def options(description: str | None, parts: Sequence[str] = ()) -> Options:
+    """The options of this run; `parts` names those of the benchmark."""
     parser = argparse.ArgumentParser(description=(description or "").strip().partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="end within 50 s; the figures are rougher")
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
+    for part in parts:
+        parser.add_argument(f"--{part}", dest="parts", action="append_const", const=part, help="measure this part (all, if none is named)")
     given = parser.parse_args()
-    return Options(given.quick, given.json)
+    chosen = getattr(given, "parts", None)
+    return Options(given.quick, given.json, tuple(chosen or parts))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -38,7 +38,7 @@ class PagedLane:
     """Pages on their way from or to disk."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saving:
     """An order to save on its way: pages of `table` from `first` on."""
 
@@ -46,7 +46,7 @@ class Saving:
     table: Table
     first: int
     shared: bool
-    """A beginning that others may share: the table serves no other purpose."""
+    """The table serves no other purpose than that others may find what it begins with."""
 
 
 class Paging:
@@ -169,8 +169,11 @@ class Paging:
             self.beginnings.settle(answer)
 
     def release(self, model: str, table: Table) -> None:
-        """A conversation is kept no longer."""
-        if model in self.lanes:
+        """A conversation is kept no longer; what is on its way to its pages is still worth finding."""
+        saving = next((saving for orders in self.saving.values() for saving in orders if saving.table is table), None)
+        if saving is not None:
+            saving.shared = True
+        elif model in self.lanes:
             self.lanes[model].pool.release(table)
 
     # --- reports ------------------------------------------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ class Paging:
 
     def _saving_ended(self, saving: Saving) -> None:
         if saving.shared:
-            self.release(saving.answer.model.name, saving.table)
+            self.lanes[saving.answer.model.name].pool.release(saving.table)
         self.beginnings.settle(saving.answer)
 
     def copied(self, report: Copied) -> None:

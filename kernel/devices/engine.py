@@ -1,9 +1,10 @@
 """The step of a decoder: continuous batching with chunked prefill, under leases.
 
-In each step every sequence that holds a lease and has its prompt computed produces one token, all in one batch; beside them, at
-most `PREFILL` prompt tokens are computed, first come first served, so that a long prompt never stalls those that decode. A sequence
-whose lease is used up keeps its KV cache and sits out until it is extended. Whether it sat out, with whom it shared a batch or
-where it was begun, with pages or without, has no influence on its tokens (beyond rounding).
+In each step every sequence that holds a lease takes part in one forward pass: those that lack but one token with that one (the last
+produced, or the last of a prompt whose other tokens came with pages), the other prompts with as many as the limits below allow, by rank
+and then first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
+reading of the weights. A sequence whose lease is used up keeps its KV cache and sits out until it is extended. Whether it sat out, with
+whom it shared a pass or where it was begun, with pages or without, has no influence on its tokens (beyond rounding).
 """
 
 import time
@@ -21,10 +22,12 @@ from .modelstore import Manifest
 from .pages import PagePool
 from .sampling import check, choose
 
-PREFILL_ALONE = 256
-"""Prompt tokens per step while nobody decodes."""
+PREFILL_ALONE = 192
+"""Prompt tokens per step while nobody less urgent or equal decodes. Measured on 2 cores with 135M parameters in bf16: 128 reach 82 % of the
+throughput of 256, 192 reach 91 to 96 %, and who arrives meanwhile waits for 115 ms instead of 145."""
 PREFILL_BESIDE = 64
-"""Prompt tokens per step beside others that decode."""
+"""Prompt tokens per step beside others that decode: what they wait for. A step of 8 rows that decode took, with 32, 48, 64, 96 and 128 such
+tokens, 1.4, 1.4, 1.6, 1.75 and 1.95 times as long as without (in fp32, where no token rides along for free: 1.6, 2.0, 2.4, 3.1, 3.6)."""
 
 
 @dataclass(slots=True)

@@ -1,11 +1,12 @@
 """KV caches of the running sequences of one model, and attention over them.
 
-The caches are two buckets per layer, keys and values, [rows, kv_heads, capacity, head_dim]: a row per open sequence, rows without
-holes (the last one moves into a gap), the capacity common to all and a multiple of a page. All buckets are one tensor, so that a page of
-a row, which spans the layers, is copied by one operation. Decoding then is two matrix products over whole
-contiguous tensors and a mask. Measured alternatives on a CPU at 32 rows of 256 tokens in bf16: SDPA over padded rows takes 2.9 times
-as long, one SDPA per row 4.6 times, gathering pages 5.5 times. Rows that sit out among the others are computed and thrown away, which
-is cheaper than copying the others together.
+The caches are two buckets per layer, keys and values, [rows, kv_heads, capacity, head_dim]: a row per open sequence, the capacity common
+to all and a multiple of a page. A closed row leaves a gap, into which the next one to be opened comes; what gaps are left before a pass
+are filled with the last rows (`settle`), and too large buckets shrink then: sequences that take turns cost neither moves nor new buckets.
+All buckets are one tensor, so that a page of a row, which spans the layers, is copied by one operation. Decoding then is two matrix
+products over whole contiguous tensors and a mask. Measured alternatives on a CPU at 32 rows of 256 tokens in bf16: SDPA over padded rows
+takes 2.9 times as long, one SDPA per row 4.6 times, gathering pages 5.5 times. Rows that sit out among the others are computed and thrown
+away, which is cheaper than copying the others together.
 
 An attention object is made once per forward pass and called by each layer: it writes the new keys and values and attends.
 """

@@ -227,19 +227,29 @@ class TestConversations:
         sent, begin = ask(agent, text)
         step(paged, begin, answer, held=len(begin.prompt) + len(answer) - 1, prefilled=len(begin.prompt), finish="length")
         assert sent.result().text == answer
+        save, stop = paged.host.commands[-2:]
+        assert isinstance(stop[1], Stop), "its row is kept until it is saved, and no longer"
+        if isinstance(save[1], Save):  # unless it is all known
+            saved(paged)
         return begin
 
     def test_the_next_turn_goes_on_from_the_last(self, paged: World, app: App) -> None:
         agent = app.spawn()
         first = self.talk(paged, agent, LONG, "y" * PAGE)
-        orders = [type(command) for _, command in paged.host.commands[-2:]]
-        assert orders == [Save, Stop], "its row is kept until it is saved, and no longer"
-        saved(paged)
         assert held(paged) == (len(first.prompt) + PAGE - 1) // PAGE
         history = [Message("user", LONG), Message("assistant", "y" * PAGE), Message("user", "and?")]
         agent.send(Generate(model="tiny", messages=history), stream=True)
         assert paged.begun().cached == (len(first.prompt) + PAGE - 1) // PAGE * PAGE
         assert held(paged) == 0
+
+    def test_what_is_on_its_way_is_found_though_its_agent_has_ended(self, paged: World, app: App) -> None:
+        agent = app.spawn()
+        _, begin = ask(agent)
+        step(paged, begin, "y", held=len(begin.prompt), prefilled=len(begin.prompt), finish="length")
+        app.call(SendSignal(pid=agent.pid, signal="terminate"))
+        saved(paged)
+        assert held(paged) == 0
+        assert ask(app.spawn())[1].cached == SPARED
 
     def test_it_is_held_for_a_learned_time(self, paged: World, app: App) -> None:
         agent = app.spawn()

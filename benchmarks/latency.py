@@ -1,0 +1,120 @@
+"""How long an urgent turn waits when every slot is taken: time to first token under `fair` and under `fifo`, on the same trace.
+
+Batch turns fill the slots and the queue; interactive turns arrive by a Poisson process of a fixed seed. What the device needs for such a
+turn alone is measured on the idle kernel before, and so is a step that decodes eight rows. `ttft_p99_steps` is what waiting adds.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Final
+
+from kernos.syscalls import AsyncKernel
+
+from .kernel import RunningKernel, booted
+from .report import median, percentile
+from .turns import Timed, prompt, timed, timed_all
+
+SLOTS: Final = 8
+PROMPT, NEW = 64, 16
+"""Tokens of an interactive turn."""
+
+ALONE: Final = 5
+"""Turns on the idle kernel, before the trace and after it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What waits, and what arrives."""
+
+    waiting: int
+    prompt: int
+    new: int
+    arrivals: int
+    rate: float
+    """Arrivals per second."""
+
+    def trace(self) -> list[float]:
+        """The pauses before each arrival in seconds, always the same."""
+        rng = random.Random(3)
+        return [rng.expovariate(self.rate) for _ in range(self.arrivals)]
+
+
+FULL: Final = Load(waiting=32, prompt=256, new=256, arrivals=24, rate=0.8)
+QUICK: Final = Load(waiting=16, prompt=256, new=64, arrivals=8, rate=1.0)
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """Both kernels, one after the other."""
+    load = QUICK if quick else FULL
+    with booted(config=_config("fair")) as kernel:
+        alone, step, ours = asyncio.run(_ours(kernel, load))
+    with booted(config=_config("fifo")) as kernel:
+        theirs = asyncio.run(_arrive(kernel, kernel.load_decoder(), load))
+    return {
+        "ttft_p99_steps": (percentile(ours, 99) - alone) / step,
+        "vs_fifo": percentile(theirs, 99) / percentile(ours, 99),
+        "ttft_p50_ms": median(ours) * 1_000,
+        "ttft_p99_ms": percentile(ours, 99) * 1_000,
+        "fifo_ttft_p99_ms": percentile(theirs, 99) * 1_000,
+        "alone_ttft_ms": alone * 1_000,
+        "step_ms": step * 1_000,
+    }
+
+
+def _config(policy: str) -> str:
+    return f'slots = {SLOTS}\npolicy = "{policy}"\n'
+
+
+async def _ours(kernel: RunningKernel, load: Load) -> tuple[float, float, list[float]]:
+    model = kernel.load_decoder()
+    async with AsyncKernel(kernel.key, where=kernel.where) as connection:
+        alone, steps = await _idle(connection, model, "before")
+        found = await _arrive(kernel, model, load)
+        later = await _idle(connection, model, "after")  # a machine that changes its pace meanwhile is met half-way
+    return median(alone + later[0]), median(steps + later[1]), found
+
+
+async def _idle(connection: AsyncKernel, model: str, when: str) -> tuple[list[float], list[float]]:
+    """Times to first token of interactive turns alone, and steps of eight rows."""
+    alone = [(await _urgent(connection, model, f"{when} {number}")).first for number in range(ALONE)]
+    return alone, await _steps(connection, model, when)
+
+
+async def _urgent(connection: AsyncKernel, model: str, name: str) -> Timed:
+    agent = await connection.spawn("urgent", priority="interactive")
+    turn = await timed(agent, model, await prompt(connection, model, name, PROMPT), NEW)
+    await agent.exit()
+    return turn
+
+
+async def _steps(connection: AsyncKernel, model: str, when: str) -> list[float]:
+    """Steps that decode a token of each of eight rows, by the pauses between tokens while all eight run."""
+    agents = [await connection.spawn("row") for _ in range(SLOTS)]
+    prompts = [await prompt(connection, model, f"row {when} {number}", PROMPT) for number in range(SLOTS)]
+    turns = await timed_all(agents, model, prompts, 48)
+    for agent in agents:
+        await agent.exit()
+    last_begun, first_ended = max(turn.first for turn in turns), min(turn.times[-1] for turn in turns)
+    both = zip([time for turn in turns for time in turn.times[1:]], [gap for turn in turns for gap in turn.gaps], strict=True)
+    return [gap for time, gap in both if last_begun + gap < time <= first_ended]
+
+
+async def _arrive(kernel: RunningKernel, model: str, load: Load) -> list[float]:
+    """The times to first token of the interactive turns, which come once every slot is taken."""
+    async with AsyncKernel(kernel.key, where=kernel.where) as connection, asyncio.TaskGroup() as group:
+        batch, begun = [], asyncio.Semaphore(0)
+        for number in range(load.waiting):
+            agent = await connection.spawn("batch", priority="batch")
+            messages = await prompt(connection, model, f"batch {number}", load.prompt)
+            batch.append(group.create_task(timed(agent, model, messages, load.new, begun.release)))
+        for _ in range(SLOTS):
+            await begun.acquire()
+        urgent = []
+        for number, pause in enumerate(load.trace()):
+            await asyncio.sleep(pause)
+            urgent.append(group.create_task(_urgent(connection, model, f"urgent {number}")))
+        found = [(await turn).first for turn in urgent]
+        for task in batch:
+            task.cancel()
+    return found

@@ -1,0 +1,72 @@
+"""Turns as a client sees them: prompts of an exact length, and when each token of an answer came."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+from kernos.syscalls import AsyncKernel
+from kernos.syscalls.model import CountTokens, Generate, Generation, Message
+
+FRAME: Final = 14
+"""Tokens of the embedded model's chat template around a system and a user message."""
+
+WORD: Final = " river"
+"""One token of the embedded model."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An answer, and when its pieces came, in seconds after the call was made."""
+
+    answer: Generation
+    times: list[float]
+    seconds: float
+    """Until the reply."""
+
+    @property
+    def first(self) -> float:
+        """Time to the first token."""
+        return self.times[0]
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between one piece and the next."""
+        return [later - sooner for sooner, later in zip(self.times, self.times[1:], strict=False)]
+
+
+async def length(connection: AsyncKernel, model: str, messages: list[Message]) -> int:
+    """Prompt tokens of a conversation of a system and a user message."""
+    counts = [await connection.call(CountTokens(model=model, text=message.text)) for message in messages]
+    return sum(count.tokens for count in counts) + FRAME
+
+
+async def prompt(connection: AsyncKernel, model: str, name: str, tokens: int) -> list[Message]:
+    """A prompt of exactly so many tokens that shares no page with one of another `name`."""
+
+    def conversation(words: int) -> list[Message]:
+        return [Message("system", f"Text {name}:" + WORD * words), Message("user", "Go on.")]
+
+    messages = conversation(tokens - await length(connection, model, conversation(0)))
+    found = await length(connection, model, messages)
+    assert found == tokens, f"a prompt of {found} tokens instead of {tokens}"
+    return messages
+
+
+async def timed(agent: AsyncKernel, model: str, messages: list[Message], tokens: int, began: Callable[[], object] | None = None) -> Timed:
+    """An answer of exactly so many tokens; `began` is called at the first."""
+    call = Generate(model=model, messages=messages, max_tokens=tokens, ignore_eos=True)
+    started, times = perf_counter(), []
+    async with agent.stream(call) as stream:
+        async for _ in stream:
+            times.append(perf_counter() - started)
+            if began is not None and len(times) == 1:
+                began()
+        answer = await stream.result()
+    return Timed(answer, times, perf_counter() - started)
+
+
+async def timed_all(agents: list[AsyncKernel], model: str, prompts: list[list[Message]], tokens: int) -> list[Timed]:
+    """Answers that are all asked for at once, one of each agent."""
+    return list(await asyncio.gather(*(timed(agent, model, messages, tokens) for agent, messages in zip(agents, prompts, strict=True))))
