@@ -178,7 +178,10 @@ class Gate:
         return template.format_map(values)
 
     def _whose(self, client: Client, process: Process | None, call: Call[Any]) -> str | None:
-        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own."""
+        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own.
+
+        A context that somebody else shares with the caller's owner is `shared`.
+        """
         if (pid := getattr(call, "pid", None)) is not None:
             other = self.system.processes.rows.get(pid)
             return "own" if other is None or other.principal == client.principal else other.principal
@@ -187,8 +190,7 @@ class Gate:
             return "own" if call.principal in own else call.principal
         if (id_ := getattr(call, "context", None)) is None:
             return None
-        context = self.system.contexts.by_id.get(id_)
-        return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
+        return self.system.contexts.whose(id_, process)
 
     def _raises(self, call: Call[Any]) -> bool:
         """Whether a call makes a process more urgent than it is, or weigh more."""

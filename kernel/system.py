@@ -12,6 +12,8 @@ from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
 from .config import Config
+from .contexts import Contexts
+from .conversations import Conversations
 from .core.mailboxes import Mailboxes
 from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
@@ -23,7 +25,7 @@ from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
 from .limits import ZOMBIES
-from .memory.contexts import Contexts
+from .memory.connection import Connection
 from .memory.files import Files
 from .models import Registry
 from .paging import Paging
@@ -60,7 +62,7 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
         self.storage = Storage(self, disk)
-        self.contexts = Contexts(self.quotas)
+        self.contexts = Contexts(self)
         self.files = Files(self.quotas)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
@@ -70,7 +72,12 @@ class System:
         self.fleet = Fleet(self)
         self.paging = Paging(self)
         self.turns = Turns(self)
+        self.conversations = Conversations(self)
         self.embeds = Embeds(self)
+
+    def recover(self, connection: Connection) -> None:
+        """Take over what the last kernel kept."""
+        self.contexts.load(connection)
 
     def new_id(self) -> str:
         """An identifier that cannot be guessed."""

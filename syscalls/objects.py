@@ -3,7 +3,27 @@
 from collections.abc import Iterator
 
 from .client import Kernel
-from .context import AppendContext, DeleteContext, OpenContext, ReadContext
+from .context import (
+    Access,
+    AppendContext,
+    CloseContext,
+    ContextStat,
+    DeleteContext,
+    ForkContext,
+    GrantContext,
+    LabelContext,
+    OpenContext,
+    Operation,
+    PageOut,
+    PinMessages,
+    ReadContext,
+    ReadHistory,
+    RestoreContext,
+    RollbackContext,
+    SnapshotContext,
+    StatContext,
+    UnpinMessages,
+)
 from .model import Message
 from .store import DeleteFile, File, GetFile, ListFiles, PutFile
 
@@ -11,11 +31,11 @@ _PAGE = 100
 
 
 class Context:
-    """A conversation kept by the kernel under a name; made when it is first opened."""
+    """A conversation kept by the kernel under a name; made when it is first opened. `model` is attached to it, if given."""
 
-    def __init__(self, kernel: Kernel, name: str) -> None:
+    def __init__(self, kernel: Kernel, name: str, model: str | None = None) -> None:
         self._kernel = kernel
-        self.id = kernel.call(OpenContext(name=name)).context
+        self.id = kernel.call(OpenContext(name=name, model=model)).context
 
     def append(self, *messages: Message) -> None:
         """Put messages at the end, all or none."""
@@ -28,8 +48,57 @@ class Context:
             yield from part.messages
             start, total = start + _PAGE, part.total
 
+    def stat(self) -> ContextStat:
+        """All about it but its messages."""
+        return self._kernel.call(StatContext(context=self.id))
+
     def __len__(self) -> int:
         return self._kernel.call(ReadContext(context=self.id, limit=1)).total
+
+    def fork(self, name: str) -> "Context":
+        """A new context of one's own that begins as this one is now."""
+        self._kernel.call(ForkContext(context=self.id, name=name))
+        return Context(self._kernel, name)
+
+    def snapshot(self, name: str) -> None:
+        """Give the present state a name."""
+        self._kernel.call(SnapshotContext(context=self.id, name=name))
+
+    def restore(self, name: str) -> None:
+        """Go back, or forward again, to a snapshot."""
+        self._kernel.call(RestoreContext(context=self.id, name=name))
+
+    def rollback(self, messages: int) -> None:
+        """Go back to the first `messages` messages."""
+        self._kernel.call(RollbackContext(context=self.id, messages=messages))
+
+    def history(self, limit: int = 100) -> list[Operation]:
+        """The newest of all that was done to it, the oldest first."""
+        return self._kernel.call(ReadHistory(context=self.id, limit=limit)).operations
+
+    def pin(self, start: int, stop: int) -> None:
+        """Keep messages in the window."""
+        self._kernel.call(PinMessages(context=self.id, start=start, stop=stop))
+
+    def unpin(self, start: int, stop: int) -> None:
+        """Let messages leave the window."""
+        self._kernel.call(UnpinMessages(context=self.id, start=start, stop=stop))
+
+    def page_out(self, until: int) -> None:
+        """Let the messages before `until` leave the window; they can still be read."""
+        self._kernel.call(PageOut(context=self.id, until=until))
+
+    def label(self, *labels: str) -> None:
+        """Set its labels."""
+        self._kernel.call(LabelContext(context=self.id, labels=list(labels)))
+
+    def grant(self, principal: str, access: Access | None) -> None:
+        """Share it with a principal, or with `None` no more."""
+        self._kernel.call(GrantContext(context=self.id, principal=principal, access=access))
+
+    def close(self) -> None:
+        """Let nothing be appended until it is opened again."""
+        self._kernel.call(CloseContext(context=self.id))
 
     def delete(self) -> None:
         """Remove the context and its messages for good."""

@@ -8,7 +8,25 @@ from collections.abc import Callable
 from typing import Any
 
 from kernos.syscalls.call import Call
-from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
+from kernos.syscalls.context import (
+    AppendContext,
+    CloseContext,
+    DeleteContext,
+    ForkContext,
+    GrantContext,
+    LabelContext,
+    ListContexts,
+    OpenContext,
+    PageOut,
+    PinMessages,
+    ReadContext,
+    ReadHistory,
+    RestoreContext,
+    RollbackContext,
+    SnapshotContext,
+    StatContext,
+    UnpinMessages,
+)
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
@@ -53,6 +71,18 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     AppendContext: context.append,
     ReadContext: context.read,
     ListContexts: context.list_,
+    StatContext: context.stat,
+    ForkContext: context.fork,
+    SnapshotContext: context.snapshot,
+    RestoreContext: context.restore,
+    RollbackContext: context.rollback,
+    ReadHistory: context.history_,
+    PinMessages: context.pin,
+    UnpinMessages: context.unpin,
+    PageOut: context.page_out,
+    LabelContext: context.label,
+    GrantContext: context.grant,
+    CloseContext: context.close,
     DeleteContext: context.delete,
     PutFile: store.put,
     GetFile: store.get,

@@ -43,10 +43,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     time: float
 
 
-def fork(connection: Connection, actor: str, id_: str, name: str, new_id: str, payers: Payers, now: float) -> ContextRow:
-    """A context of the actor's own that begins as the other one is now: messages, window, pins, labels and model."""
+def fork(
+    connection: Connection, actor: str, id_: str, name: str, new_id: str, payers: Payers, now: float, *, owner: str = ""
+) -> ContextRow:
+    """A context of the actor's own, or another owner's, that begins as the other one is now: messages, window, pins, labels and model."""
     source = find(connection, actor, id_, "read")
-    key = make(connection, actor, name, new_id, payers, now, parent=source.branch, length=source.length)
+    key = make(connection, owner or actor, name, new_id, payers, now, parent=source.branch, length=source.length)
     connection.execute(
         "UPDATE contexts SET (model, labels, length, tokens, bytes, charged, resident, source, forked) ="
         " (SELECT model, labels, length, tokens, bytes, bytes, resident, key, length FROM contexts WHERE key = ?) WHERE key = ?",

@@ -6,12 +6,13 @@ appended to it, until it is deleted or its history is trimmed.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
+from kernos.syscalls.model import Role
 
 from ..core.quotas import Payers
 from ..limits import CONTEXT_BYTES
@@ -26,7 +27,7 @@ Access = Literal["read", "append", "own"]
 class NewMessage(msgspec.Struct, frozen=True):
     """A message to append. `tokens` were counted by the tokenizer that is named with it; `calls` are tool calls as JSON."""
 
-    role: str
+    role: Role
     text: str
     tokens: int
     labels: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class StoredMessage(msgspec.Struct, frozen=True):
 
     id: int
     seq: int
-    role: str
+    role: Role
     text: str
     time: float
     tokens: int
@@ -135,6 +136,28 @@ def granted(connection: Connection, actor: str) -> list[ContextRow]:
     return [_context(row) for row in connection.execute(query, (actor,))]
 
 
+def named(connection: Connection, owner: str, name: str) -> ContextRow | None:
+    """The owner's context of this name, if there is one."""
+    found = connection.execute(_SELECT + "WHERE owner = ? AND name = ?", (owner, name)).fetchone()
+    return _context(found) if found else None
+
+
+def grants(connection: Connection, row: ContextRow) -> list[tuple[str, Literal["read", "append"]]]:
+    """With whom a context is shared, and how."""
+    query = "SELECT principal, access FROM context_grants WHERE context = ? ORDER BY principal"
+    return connection.execute(query, (row.key,)).fetchall()
+
+
+def directory(connection: Connection) -> Iterator[tuple[str, str, Payers, str, frozenset[str]]]:
+    """Of every context its id, owner, payers and model, and with whom it is shared. For a kernel that starts."""
+    query = f"""
+        SELECT id, owner, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key)
+        FROM contexts"""  # noqa: S608  (names of our own)
+    payers: dict[str, Payers] = {}  # few and long: each is held once
+    for id_, owner, names, model, readers in connection.execute(query):
+        yield id_.hex(), owner, payers.setdefault(names, decoded(names)), model, frozenset(_tuple(readers))
+
+
 def attach(connection: Connection, actor: str, id_: str, model: str) -> None:
     """The model that answers in this context from now on."""
     row = find(connection, actor, id_, "own")
@@ -191,7 +214,7 @@ def append(connection: Connection, actor: str, id_: str, messages: Sequence[NewM
     row = find(connection, actor, id_, "append")
     if row.closed:
         raise ConflictError(f"The context {row.name} is closed. Open it again with `context.open`.")
-    size = sum(_size(message) for message in messages)
+    size = sum(size_of(message) for message in messages)
     if row.bytes + size > CONTEXT_BYTES:
         raise LimitError(f"The context {row.name} would grow beyond {CONTEXT_BYTES} bytes. Open a new one.")
     _insert(connection, row, messages, tokenizer, now)
@@ -232,7 +255,7 @@ def _insert(connection: Connection, row: ContextRow, messages: Sequence[NewMessa
     tokens, size = row.tokens, row.bytes
     values = []
     for seq, message in enumerate(messages, row.length):
-        tokens, size = tokens + message.tokens, size + _size(message)
+        tokens, size = tokens + message.tokens, size + size_of(message)
         digest = _digest(message.role, message.text, message.calls)
         labels = _json(message.labels) if message.labels else None
         start, stop = message.source or (None, None)
@@ -259,7 +282,8 @@ def _message(row: Sequence[Any]) -> StoredMessage:
     return StoredMessage(id_, seq, role, text, time, tokens, tokenizer, _tuple(labels or "[]"), calls or b"", source)
 
 
-def _size(message: NewMessage) -> int:
+def size_of(message: NewMessage) -> int:
+    """Bytes of a message, as they are charged."""
     return len(message.text.encode()) + len(message.calls)
 
 

@@ -27,7 +27,7 @@ from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
 from kernos.kernel.memory.connection import Connection
-from kernos.kernel.memory.database import Database, open_database, storage_key
+from kernos.kernel.memory.database import NAME, Database, open_database, storage_key
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import Policy, load_policy
 from kernos.kernel.system import System
@@ -236,9 +236,10 @@ class World:
         self.system.scheduler.check()
 
     def step(self, *outputs: tuple[int, list[int], messages.Finish]) -> None:
-        """The decoder has made a step."""
+        """The decoder has made a step, and what follows from it is done."""
         rows = [messages.Output(seq, tokens, 0, finish) for seq, tokens, finish in outputs]
         self.report("decoder", messages.Stepped(rows, 0.01, len(rows)))
+        self.host.work()
 
     def commands(self, kind: type[R]) -> list[R]:
         """All commands of a kind that were sent to devices."""
@@ -377,6 +378,8 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
     disk = FakeDisk(host, where.state)
     system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
     world = World(system, Gate(system), host, disk)
+    if (where.state / NAME).exists():
+        system.recover(disk.database.connection)
     system.fleet.start()
     return world
 

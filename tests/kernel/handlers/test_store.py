@@ -1,11 +1,8 @@
-"""`store.*` and `context.*` through the gate, and their tables."""
+"""`store.*` through the gate, and its table."""
 
 import pytest
 
-from kernos.kernel.memory import contexts
-from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
 from kernos.syscalls.errors import ConflictError, LimitError, NotFoundError
-from kernos.syscalls.model import Message
 from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
 from tests.kernel.fakes import App, World
 
@@ -68,47 +65,3 @@ class TestFiles:
         agent.call(PutFile(path="b", data=b""))
         assert isinstance(agent.refused(PutFile(path="c", data=b"")), LimitError)
         world.connect("app:other").spawn().call(PutFile(path="c", data=bytes(10)))
-
-
-class TestContexts:
-    def test_open_makes_and_finds(self, agent: App) -> None:
-        first = agent.call(OpenContext(name="chat"))
-        assert (first.name, first.owner, first.messages) == ("chat", "app:shop", 0)
-        assert agent.call(OpenContext(name="chat")).context == first.context
-
-    def test_append_and_read(self, agent: App) -> None:
-        id_ = agent.call(OpenContext(name="chat")).context
-        messages = [Message("user", str(n)) for n in range(5)]
-        assert agent.call(AppendContext(context=id_, messages=messages[:3])).messages == 3
-        agent.call(AppendContext(context=id_, messages=messages[3:]))
-        part = agent.call(ReadContext(context=id_, start=1, limit=3))
-        assert (part.messages, part.start, part.total) == (messages[1:4], 1, 5)
-        assert agent.call(ReadContext(context=id_, start=9)).messages == []
-
-    def test_all_or_none(self, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(contexts, "CONTEXT_BYTES", 10)
-        id_ = agent.call(OpenContext(name="chat")).context
-        agent.call(AppendContext(context=id_, messages=[Message("user", "12345")]))
-        error = agent.refused(AppendContext(context=id_, messages=[Message("user", "1"), Message("user", "23456")]))
-        assert isinstance(error, LimitError)
-        assert agent.call(ReadContext(context=id_)).total == 1
-        agent.call(AppendContext(context=id_, messages=[Message("user", "67890")]))
-
-    def test_delete(self, agent: App) -> None:
-        id_ = agent.call(OpenContext(name="chat")).context
-        agent.call(DeleteContext(context=id_))
-        assert isinstance(agent.refused(ReadContext(context=id_)), NotFoundError)
-        assert agent.call(ListContexts()).contexts == []
-        assert agent.call(OpenContext(name="chat")).context != id_
-
-    def test_the_list_is_the_owners(self, world: World, agent: App) -> None:
-        for name in ("b", "a"):
-            agent.call(OpenContext(name=name))
-        world.connect("app:other").spawn().call(OpenContext(name="c"))
-        assert [info.name for info in agent.call(ListContexts()).contexts] == ["a", "b"]
-
-    def test_the_number_is_bounded(self, world: World, agent: App) -> None:
-        world.system.quotas.set_limits("app:shop", {"contexts": 1})
-        agent.call(OpenContext(name="a"))
-        assert isinstance(agent.refused(OpenContext(name="b")), LimitError)
-        agent.call(OpenContext(name="a"))

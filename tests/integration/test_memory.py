@@ -1,0 +1,58 @@
+"""What a kernel keeps, over the death of the kernel."""
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.kernel import RunningKernel, booted
+from kernos.syscalls import Context
+from kernos.syscalls.context import AppendContext
+from kernos.syscalls.model import Generate, Message
+
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture
+def home() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="kernos-") as folder:
+        yield folder
+
+
+def kill(running: RunningKernel) -> None:
+    os.kill(running.os_pid, signal.SIGKILL)
+    running.process.wait()
+
+
+def test_contexts_are_back_after_a_kill(models: object, home: str) -> None:
+    with booted(home=home) as running, running.connect() as kernel:
+        chat = Context(kernel.spawn("writer"), "chat")
+        chat.append(Message("user", "first"), Message("assistant", "second"))
+        chat.fork("other").append(Message("user", "third"))
+        call = AppendContext(context=chat.id, messages=[Message("user", "fourth")])
+        info = kernel.spawn("again").call(call, key="once")
+        kill(running)
+    with booted(home=home) as running, running.connect() as kernel:
+        agent = kernel.spawn("writer")
+        assert agent.call(call, key="once") == info
+        assert [message.text for message in Context(agent, "chat")] == ["first", "second", "fourth"]
+        assert [message.text for message in Context(agent, "other")] == ["first", "second", "third"]
+        files = [path for path in running.where.state.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if b"fourth" in path.read_bytes()]
+
+
+def test_a_conversation_goes_on(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        agent = connection.spawn("talker")
+        chat = Context(agent, "talk")
+        for question in ("My name is Iris.", "What is my name?"):
+            answer = agent.call(Generate(model=MODEL, context=chat.id, messages=[Message("user", question)], max_tokens=16), timeout=120)
+            assert answer.text
+        stat = chat.stat()
+        assert stat.info.messages == len(list(chat)) == 4
+        # What was counted when the messages were appended is what the last prompt and its answer had, but for the system prompt.
+        assert abs(stat.info.tokens - answer.usage.prompt_tokens - len(answer.tokens)) < 40
+        chat.delete()
