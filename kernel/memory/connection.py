@@ -27,10 +27,15 @@ _SETTINGS: Final = (
 )
 
 
+_READER_WAIT_S: Final = 5.0
+
+
 def connect(path: Path, key: bytes, mode: str) -> Connection:
     """A connection to any file of our kind; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
     uri = f"file:{_quoted(path)}?mode={mode}"
-    connection: Connection = driver.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
+    # A reader waits the moment it takes to empty the log. The writer never waits for readers: it empties the log another time.
+    timeout = _READER_WAIT_S if mode.startswith("ro") else 0
+    connection: Connection = driver.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
     try:
         # SQLCipher would print to stderr; errors come as exceptions.
         connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
