@@ -6,12 +6,10 @@ with the key, of which a copy belongs elsewhere.
 
 from pathlib import Path
 
-from sqlcipher3 import dbapi2
-
 from kernos.syscalls.errors import ConflictError
 
 from .commits import CommitCounter, Count, sync_folder
-from .connection import Connection, connect, verify
+from .connection import Connection, connect, driver, verify
 from .database import COUNTER, NAME, DamagedError, discard_log
 from .failures import typed
 
@@ -36,7 +34,7 @@ def backup(connection: Connection, key: bytes, to: Path) -> int:
         commits = check(part, key)
         part.replace(to)
         sync_folder(to.parent)
-    except (OSError, dbapi2.Error) as error:
+    except (OSError, driver.Error) as error:
         part.unlink(missing_ok=True)
         raise typed(error) or error from error
     return commits
@@ -51,7 +49,7 @@ def check(path: Path, key: bytes) -> int:
             faults = verify(connection)
         finally:
             connection.close()
-    except dbapi2.DatabaseError as error:
+    except driver.DatabaseError as error:
         raise DamagedError(f"{path} is not a sound backup under this key: {error}. Take another one.") from error
     if faults:
         raise DamagedError(f"{path} is damaged: {faults[0]}. Take another backup.")
@@ -80,6 +78,6 @@ def restore(path: Path, key: bytes, folder: Path) -> int:
         part.replace(folder / NAME)
         sync_folder(folder)
         CommitCounter.make(folder / COUNTER, Count(commits=commits)).close()
-    except (OSError, dbapi2.Error) as error:
+    except (OSError, driver.Error) as error:
         raise typed(error) or error from error
     return commits

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlcipher3 import dbapi2
-
 from ..limits import LOG_BYTES
 
 if TYPE_CHECKING:
     # sqlcipher3 has the interface of sqlite3 and no types of its own.
+    import sqlite3
     from sqlite3 import Connection as Connection
-else:
-    Connection = dbapi2.Connection
 
+    driver = sqlite3
+else:
+    from sqlcipher3 import dbapi2 as driver
+
+    Connection = driver.Connection
 
 _SETTINGS: Final = (
     "synchronous = FULL",
@@ -25,17 +27,22 @@ _SETTINGS: Final = (
 )
 
 
+_READER_WAIT_S: Final = 5.0
+
+
 def connect(path: Path, key: bytes, mode: str) -> Connection:
     """A connection to any file of our kind; `mode` is SQLite's: `ro`, `rw` or `rwc`."""
     uri = f"file:{_quoted(path)}?mode={mode}"
-    connection: Connection = dbapi2.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
+    # A reader waits the moment it takes to empty the log. The writer never waits for readers: it empties the log another time.
+    timeout = _READER_WAIT_S if mode.startswith("ro") else 0
+    connection: Connection = driver.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=timeout)
     try:
         # SQLCipher would print to stderr; errors come as exceptions.
         connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
         connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"").fetchall()
         for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}").fetchall()
-    except dbapi2.Error:
+    except driver.Error:
         connection.close()
         raise
     return connection

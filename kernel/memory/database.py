@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlcipher3 import dbapi2
-
 from kernos.syscalls.errors import StorageError, StorageFullError
 
 from ..limits import LOG_BYTES, VERIFY_BYTES
 from .commits import CommitCounter, Count, read_count, sync_folder
-from .connection import Connection, connect, log_of, verify
+from .connection import Connection, connect, driver, log_of, verify
 from .failures import damaged, typed
 from .schema import migrate
 
@@ -115,7 +113,7 @@ class Database:
             return  # SQLite would copy the log when its last connection is closed, without looking at checksums
         try:
             self.checkpoint(truncate=True)
-        except (OSError, dbapi2.Error):
+        except (OSError, driver.Error):
             log.warning("%s was closed with its log not copied; the next start copies it", self.path, exc_info=True)
         self.connection.close()
         self._counter.close()
@@ -157,7 +155,7 @@ def open_database(folder: Path, key: bytes, *, accept_loss: bool = True) -> Data
         if recovery.lost != 0 and not accept_loss:
             raise DamagedError(f"{recovery.report()} Nothing was changed: bring a backup back, or accept the loss.")
         return _open(path, key, recovery)
-    except (OSError, dbapi2.Error) as error:
+    except (OSError, driver.Error) as error:
         raise _refusal(path, error) from error
 
 
@@ -190,7 +188,7 @@ def _inspect(path: Path, key: bytes, count: Count | None) -> Recovery:
         return Recovery(_look(path, key)[0], None)
     try:
         commits, frames = _look(path, key)
-    except dbapi2.DatabaseError:
+    except driver.DatabaseError:
         commits, frames = -1, 0
         if not _hidden(path, key, count):
             raise
@@ -246,7 +244,7 @@ def _copied(database: Database) -> bool:
     """Whether the log was copied. On a full disk it stays as it is: one must be able to start, to see what can go."""
     try:
         return database.checkpoint(truncate=True)
-    except dbapi2.Error as error:
+    except driver.Error as error:
         if not isinstance(typed(error), StorageFullError):
             raise
         log.warning("the disk is full: %s was opened with its log not copied, and unchecked", database.path)

@@ -3,9 +3,9 @@
 import errno
 from typing import Final
 
-from sqlcipher3 import dbapi2
-
 from kernos.syscalls.errors import KernosError, StorageError, StorageFullError
+
+from .connection import driver
 
 # SQLite's primary result codes. The module names them only from Python 3.11's own sqlite3 on.
 READONLY: Final = 8
@@ -29,7 +29,7 @@ def typed(error: Exception) -> KernosError | None:
     if isinstance(error, OSError):
         code = FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else READONLY if error.errno == errno.EROFS else IOERR
         reason = errno.errorcode.get(error.errno or 0, "OSError")
-    elif isinstance(error, dbapi2.Error):
+    elif isinstance(error, driver.Error):
         code, reason = _code(error), str(getattr(error, "sqlite_errorname", "SQLITE_ERROR"))
     else:
         return None

@@ -237,5 +237,6 @@ def _drop(connection: Connection, contents: Iterable[tuple[int]]) -> None:
 
 
 def _file(row: Sequence[Any]) -> FileRow:
-    values = dict(zip(FileRow.__struct_fields__, row, strict=True))
-    return FileRow(**values | {"payers": decoded(values["payers"])})
+    values: dict[str, Any] = dict(zip(FileRow.__struct_fields__, row, strict=True))
+    values["payers"] = decoded(values["payers"])
+    return FileRow(**values)

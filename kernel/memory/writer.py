@@ -12,12 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from sqlcipher3 import dbapi2
-
 from kernos.syscalls.errors import BusyError, KernosError, StoppingError, StorageError
 
 from ..limits import LOG_PAGES, LOG_PAGES_MOST, WRITE_GROUP, WRITES
-from .connection import Connection
+from .connection import Connection, driver
 from .database import Database
 from .failures import damaged, lasting, typed
 
@@ -110,7 +108,7 @@ class Writer:
             return outcomes
         try:
             self._database.commit()
-        except (OSError, dbapi2.Error) as error:
+        except (OSError, driver.Error) as error:
             if lasting(error):
                 raise self._stopped(error) from error
             raise
@@ -122,7 +120,7 @@ class Writer:
         try:
             result = job(connection)
         except Exception as error:
-            if isinstance(error, dbapi2.Error) and typed(error) is not None:
+            if isinstance(error, driver.Error) and typed(error) is not None:
                 raise  # the disk, not the job: SQLite may have ended the transaction already
             connection.execute("ROLLBACK TO job")
             result = error
@@ -136,7 +134,7 @@ class Writer:
                 self._database.connection.execute("ROLLBACK")
             if damaged(error):
                 self._database.reconnect()
-        except dbapi2.Error as worse:
+        except driver.Error as worse:
             return self._stopped(worse)
         known = error if isinstance(error, KernosError) else typed(error)
         if known is None:
@@ -167,7 +165,7 @@ class Writer:
             pages, copied = self._database.log_pages()
             if pages > copied and pages >= (LOG_PAGES if self._queue.empty() else LOG_PAGES_MOST):
                 self._database.checkpoint()
-        except (OSError, dbapi2.Error) as error:
+        except (OSError, driver.Error) as error:
             if lasting(error):
                 self._stopped(error)
             else:

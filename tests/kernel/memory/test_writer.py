@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlcipher3 import dbapi2
 
 from kernos.kernel.memory import mail, records, writer
-from kernos.kernel.memory.connection import Connection, log_of
+from kernos.kernel.memory.connection import Connection, driver, log_of
 from kernos.kernel.memory.database import open_database, storage_key
 from kernos.kernel.memory.readers import Readers
 from kernos.kernel.memory.writer import Writer
@@ -262,12 +261,12 @@ def read_else(connection: Connection) -> int:
 
 def test_a_writer_that_cannot_go_on_says_so_and_does_not_hang(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad_page(_: Connection) -> None:
-        error = dbapi2.DatabaseError("database disk image is malformed")
+        error = driver.DatabaseError("database disk image is malformed")
         error.sqlite_errorcode = 11
         raise error
 
     def gone() -> None:
-        raise dbapi2.OperationalError("unable to open database file")
+        raise driver.OperationalError("unable to open database file")
 
     monkeypatch.setattr(storage.database, "reconnect", gone)
     for job in (bad_page, fact("a")):
