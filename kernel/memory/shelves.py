@@ -19,7 +19,8 @@ from .vectors import VectorIndex, Vectors
 PLACES: Final = np.dtype([("page", np.int64), ("seq", np.int32), ("length", np.int32), ("author", np.int16)])
 _OVERHEAD: Final = 4_096
 """Bytes of the objects of a shelf besides their arrays."""
-_AUTHORS: Final = 32_767
+_AUTHORS: Final = 32_000
+"""Names of a shelf; pages of later ones have no author."""
 
 
 @dataclass
@@ -28,9 +29,10 @@ class Shelf:
 
     vectors: VectorIndex
     places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, PLACES))
-    authors: dict[str, int] = field(default_factory=dict)
-    """Names, and the numbers that stand for them in `places`."""
+    authors: list[str] = field(default_factory=list)
+    """Names; `places` has their numbers."""
     languages: set[Language] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Sequence[Entry], pages: NDArray[np.int64], vectors: Vectors) -> "Shelf":
@@ -48,15 +50,27 @@ class Shelf:
         if np.any(seqs[1:] < seqs[:-1]):
             self.places = self.places[np.lexsort((self.places["page"], seqs))]
 
+    def remove(self, pages: NDArray[np.int64]) -> None:
+        """Forget pages; those that are not here are passed over."""
+        self.places = self.places[~np.isin(self.places["page"], pages)]
+        self.vectors.remove(pages)
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory, about."""
         return self.vectors.nbytes + self.places.nbytes + _OVERHEAD
 
+    def number_of(self, author: str) -> int:
+        """The number of a name, -1 if nobody here has it."""
+        return self._numbers.get(author, -1)
+
     def _number(self, author: str) -> int:
-        if author not in self.authors and len(self.authors) == _AUTHORS:
+        if author not in self._numbers and len(self.authors) == _AUTHORS:
             author = ""
-        return self.authors.setdefault(author, len(self.authors))
+        if author not in self._numbers:
+            self._numbers[author] = len(self.authors)
+            self.authors.append(author)
+        return self._numbers[author]
 
 
 class Shelves:
@@ -95,8 +109,14 @@ class Shelves:
             if shelf.vectors.crowded:
                 self.drop(branch)
 
+    def remove(self, branch: int, pages: NDArray[np.int64]) -> None:
+        """Forget pages of a branch, because their rows were deleted."""
+        if shelf := self._shelves.get(branch):
+            shelf.remove(pages)
+            self._weigh(branch, shelf)
+
     def drop(self, branch: int) -> None:
-        """Forget a branch, because rows of it were deleted or embedded by another model."""
+        """Forget a branch, because it is gone or was embedded by another model."""
         if self._shelves.pop(branch, None):
             self.bytes -= self._sizes.pop(branch)
 

@@ -9,7 +9,7 @@ often too short to tell its own.
 import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 import regex
@@ -156,6 +156,7 @@ def _pairs(text: str) -> list[str]:
     return [text] if len(text) == 1 else [text[at : at + 2] for at in range(len(text) - 1)]
 
 
+@lru_cache(maxsize=1 << 16)
 def _stem(word: str, latin: str) -> str:
     """Its stem without accents; empty for a stop word."""
     if _LATIN.search(word):

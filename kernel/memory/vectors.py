@@ -36,11 +36,9 @@ class Moments:
     variance: float
 
     @classmethod
-    def of(cls, scores: NDArray[np.float32], count: int | None = None) -> "Moments":
-        """Those of scores, which may stand for more."""
-        if not len(scores):
-            return cls(0, 0.0, 0.0)
-        return cls(len(scores) if count is None else count, float(scores.mean()), float(scores.var()))
+    def of(cls, scores: NDArray[np.float32], count: int) -> "Moments":
+        """Those of `count` scores, of which some are given."""
+        return cls(count, float(scores.mean()), float(scores.var())) if len(scores) else cls(0, 0.0, 0.0)
 
 
 def together(parts: Sequence[Moments]) -> tuple[float, float]:
@@ -75,7 +73,7 @@ class VectorIndex:
         self._lists = len(pages) > FLAT
         self._built = len(pages)
         self._waiting, self._waiting_pages = vectors, pages
-        self._sample: Vectors = np.empty((0, vectors.shape[1]), np.float16)
+        self._sample: Vectors = vectors[:0]
         if len(pages):
             self._merge()
 
@@ -86,7 +84,7 @@ class VectorIndex:
     def nbytes(self) -> int:
         """Bytes of memory, about."""
         ids = 8 * len(self) * (2 if self._lists else 1)
-        return int(2 * len(self) * self._sample.shape[1] + ids + self._sample.nbytes)
+        return int(2 * len(self) * self._waiting.shape[1] + ids + self._sample.nbytes)
 
     @property
     def crowded(self) -> bool:
@@ -95,7 +93,7 @@ class VectorIndex:
 
     def add(self, pages: NDArray[np.int64], vectors: Vectors) -> None:
         """Add the vectors of new pages."""
-        self._waiting = np.concatenate([self._waiting, vectors])
+        self._waiting = np.concatenate([self._waiting, vectors]) if len(self._waiting) else vectors
         self._waiting_pages = np.concatenate([self._waiting_pages, pages])
         if len(self._waiting_pages) > max(_WAITING, len(self._indexed) // 16):
             self._merge()
@@ -111,17 +109,18 @@ class VectorIndex:
 
     def compare(self, query: NDArray[np.float32]) -> Similarities:
         """Inner products with a query of length one."""
-        waiting = self._waiting.astype(np.float32) @ query
         pages, scores = self._search(query)
-        pages, scores = np.concatenate([pages, self._waiting_pages]), np.concatenate([scores, waiting])
-        usual = scores if len(self) <= ALL else self._sample.astype(np.float32) @ query
+        if len(self._waiting):
+            pages = np.concatenate([pages, self._waiting_pages])
+            scores = np.concatenate([scores, self._waiting.astype(np.float32) @ query])
+        usual = self._sample.astype(np.float32) @ query if len(self._sample) else scores
         return Similarities(pages, scores, Moments.of(usual, len(self)))
 
     def _search(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         indexed = len(self._indexed)
         if not indexed:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores, found = self._index.search(query[None], indexed if len(self) <= ALL else min(NEAREST, indexed))
+        scores, found = self._index.search(query[None], indexed if indexed <= ALL else NEAREST)
         there = found[0] >= 0  # the lists that were looked at may hold fewer
         found, scores = found[0][there], scores[0][there]
         return (found if self._lists else self._indexed[found]), scores

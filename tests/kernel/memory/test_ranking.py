@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kernos.kernel.memory import keywords
-from kernos.kernel.memory.ranking import AROUND, LENGTH, SATURATION, STEPS, Reach, Recalled, Span, around, fit, share
+from kernos.kernel.memory.ranking import LENGTH, SATURATION, STEPS, Reach, Recalled, Span, around, ends, fit, share
 from kernos.kernel.memory.shelves import Shelf, Shelves
 from tests.kernel.fakes import examples
 
@@ -113,6 +113,31 @@ def test_one_note_is_no_author() -> None:
     memory.append(1, "Note: buy milk")
     talk(memory)
     assert memory.reach().topic("Which note?") == "Which note?"
+
+
+def test_headings_of_thousands_of_notes_are_no_authors() -> None:
+    memory = Memory()
+    for number in range(40):
+        memory.append(1, f"{chr(97 + number % 26)}{chr(97 + number // 26)}: a note")
+    for _ in range(4):
+        memory.append(1, "Anna: hello")
+    assert memory.reach().topic("Did Anna or aa say so?") == "Did or aa say so?"
+
+
+def test_of_a_long_question_the_beginning_and_the_end_count() -> None:
+    memory = Memory()
+    talk(memory)
+    pages = []
+    for word in ("tulips", "roses", "daisies"):
+        pages.append(memory.append(1, word))
+        talk(memory)
+    first, middle, last = pages
+    filler = " ".join(f"w{number}" for number in range(5_000))
+    found = {page.page: page.words for page in memory.reach().rank(memory.connection, f"tulips {filler} roses {filler} daisies")}
+    assert found[first] > 0 < found[last]
+    assert found[middle] < found[first]
+    assert ends("abcdef", 4) == "abef"
+    assert ends("abcd", 4) == "abcd"
 
 
 def test_a_day_is_found() -> None:
@@ -229,7 +254,7 @@ def test_a_common_word_proves_little() -> None:
 
 
 def test_neighbours_count_less_with_each_step() -> None:
-    assert around(np.array([0, 0, 0, 1, 0, 0], np.float32), AROUND).tolist() == pytest.approx([0, 0.075, 0.15, 1, 0.15, 0.075])
+    assert around(np.array([0, 0, 0, 1, 0, 0], np.float32), 0.2).tolist() == pytest.approx([0, 0.05, 0.1, 1, 0.1, 0.05])
     assert around(np.ones(1, np.float32), 1).tolist() == [1]
     assert around(np.empty(0, np.float32), 1).tolist() == []
 

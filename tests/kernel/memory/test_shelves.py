@@ -45,7 +45,18 @@ def test_pages_stand_in_the_order_of_messages_however_they_came(seqs: list[int],
 def test_authors_have_numbers() -> None:
     made = shelf(0)
     made.add([entry(0, 0, "anna"), entry(1, 1), entry(2, 2, "anna")])
-    assert [row["author"] for row in made.places] == [made.authors["anna"], made.authors[""], made.authors["anna"]]
+    assert [made.authors[row["author"]] for row in made.places] == ["anna", "", "anna"]
+    assert made.number_of("ben") == -1
+
+
+def test_what_was_deleted_is_forgotten() -> None:
+    shelves, _ = make_shelves(1 << 20)
+    before = shelves.get(10).nbytes
+    shelves.remove(10, np.array([2, 3, 99]))
+    assert shelves.get(10).places["page"].tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
+    assert 3 not in shelves.get(10).vectors.compare(np.ones(DIM, np.float32)).pages
+    assert shelves.bytes < before
+    shelves.remove(11, np.array([1]))
 
 
 def test_the_least_recently_used_goes_first() -> None:

@@ -88,6 +88,14 @@ def test_lists_find_nearly_all_of_the_nearest_and_forget(monkeypatch: pytest.Mon
     assert not index.crowded
 
 
+def test_one_that_knew_no_vectors_takes_them() -> None:
+    index = VectorIndex(ids(), np.empty((0, 0), np.float16))
+    assert found(index.compare(query())) == {}
+    index.add(ids(7), random(1))
+    assert list(found(index.compare(query()))) == [7]
+    assert index.nbytes == 2 * DIM + 8
+
+
 def test_a_flat_one_that_grew_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "FLAT", 100)
     index = VectorIndex(np.arange(90), random(90))
@@ -98,7 +106,7 @@ def test_a_flat_one_that_grew_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:
     scores = np.random.default_rng(0).random(100).astype(np.float32)
-    mean, deviation = together([Moments.of(scores[:30]), Moments.of(scores[30:]), Moments.of(scores[:0])])
+    mean, deviation = together([Moments.of(scores[:30], 30), Moments.of(scores[30:], 70), Moments.of(scores[:0], 0)])
     assert (mean, deviation) == pytest.approx((float(scores.mean()), float(scores.std())))
     assert together([]) == (0.0, 1.0)
-    assert together([Moments.of(np.full(3, 0.5, np.float32))]) == (0.5, 1.0)
+    assert together([Moments.of(np.full(3, 0.5, np.float32), 3)]) == (0.5, 1.0)
