@@ -62,13 +62,6 @@ class RunningKernel:
         stats = [Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split() for pid in (self.os_pid, *children)]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
-    def load_decoder(self) -> str:
-        """Load the decoder alone, and say its name: for benchmarks that boot many kernels and embed nothing."""
-        with self.connect() as kernel:
-            decoder = kernel.call(ListModels()).decoder
-            kernel.call(LoadModel(model=decoder), timeout=120)
-            return decoder
-
     def load_models(self) -> str:
         """Load every model there is, so that loading disturbs no measurement; the name of the decoder."""
         with self.connect() as kernel:

@@ -50,7 +50,7 @@ def measure(quick: bool) -> dict[str, float]:
     with booted(config=_config("fair")) as kernel:
         alone, step, ours = asyncio.run(_ours(kernel, load))
     with booted(config=_config("fifo")) as kernel:
-        theirs = asyncio.run(_arrive(kernel, kernel.load_decoder(), load))
+        theirs = asyncio.run(_arrive(kernel, kernel.load_models(), load))
     return {
         "ttft_p99_steps": (percentile(ours, 99) - alone) / step,
         "vs_fifo": percentile(theirs, 99) / percentile(ours, 99),
@@ -67,7 +67,7 @@ def _config(policy: str) -> str:
 
 
 async def _ours(kernel: RunningKernel, load: Load) -> tuple[float, float, list[float]]:
-    model = kernel.load_decoder()
+    model = kernel.load_models()
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
         alone, steps = await _idle(connection, model, "before")
         found = await _arrive(kernel, model, load)

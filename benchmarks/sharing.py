@@ -89,8 +89,8 @@ def _alternate(wheel: Wheel, dtype: str) -> tuple[list[Round], list[Round]]:
     settings = f'slots = {SLOTS}\ndtype = "{dtype}"\n'
     rotating, undisturbed = [], []
     with booted(config=settings + 'policy = "rr"\n') as one, booted(config=settings + 'policy = "fifo"\n') as other:
-        model = one.load_decoder()
-        other.load_decoder()
+        model = one.load_models()
+        other.load_models()
         for number in range(wheel.rounds):
             rotating.append(asyncio.run(turn_round(one, model, wheel, number)))
             undisturbed.append(asyncio.run(turn_round(other, model, wheel, number)))
@@ -139,7 +139,7 @@ class Member:
 def measure_fairness(quick: bool) -> dict[str, float]:
     """Service over a window, by weight."""
     with booted(config=f"slots = {SLOTS}\n") as kernel:
-        model = kernel.load_decoder()
+        model = kernel.load_models()
         shares = asyncio.run(_compete(kernel, model, window_s=12.0 if quick else 60.0))
     mean = sum(shares.values()) / len(shares)
     gains = [shares[weight, size] / shares[weight, 10 * size] for weight in WEIGHTS for size in SIZES if 10 * size in SIZES]

@@ -67,7 +67,7 @@ def measure_resume(rounds: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {place: [] for place in PLACES}
     with ExitStack() as stack:
         kernels = {place: stack.enter_context(booted(config="slots = 2\n" + settings)) for place, settings in PLACES.items()}
-        (model,) = {kernel.load_decoder() for kernel in kernels.values()}
+        (model,) = {kernel.load_models() for kernel in kernels.values()}
         for number in range(rounds):
             for place, kernel in kernels.items():
                 seconds[place].append(asyncio.run(come_back(kernel, model, place, number)))
@@ -157,8 +157,8 @@ def measure_overcommit(wheel: Wheel) -> dict[str, float]:
     crowded: list[Round] = []
     roomy: list[Round] = []
     with booted(config=few) as one, booted(config=enough) as other:
-        model = one.load_decoder()
-        other.load_decoder()
+        model = one.load_models()
+        other.load_models()
         for number in range(wheel.rounds):
             crowded.append(asyncio.run(turn_round(one, model, wheel, number)))
             roomy.append(asyncio.run(turn_round(other, model, wheel, number)))
