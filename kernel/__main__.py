@@ -85,6 +85,7 @@ def _boot(where: Places, config: Config) -> Loop:
     system.recover(reader)
     reader.close()
     system.storage.keep_tidy()
+    system.embedder.start()
     _wanted_models(system)
     system.fleet.start()
     _handle_signals(system)

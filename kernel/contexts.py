@@ -58,6 +58,8 @@ class Contexts:
         """A context was deleted."""
         if self.by_id.pop(row.id, None) is not None:
             self.system.quotas.give(row.payers, {"contexts": 1, "bytes": row.charged})
+            self.system.conversations.forget(row.id)
+            self.system.storage.tell(lambda: self.system.embedder.memory.forget(row.branch))
 
     def whose(self, id_: str, process: Process | None) -> str:
         """What the law calls a context: `own`, `shared` or its owner's; what does not exist counts as one's own."""

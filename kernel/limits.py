@@ -136,6 +136,33 @@ PAUSES: Final = 64
 CONTEXT_BYTES: Final = 8 << 20
 """Text of one context: about two million tokens, far beyond any window."""
 
+HIGH_WATER: Final = 0.9
+"""Share of the model's window beyond which the oldest messages leave it: the rest is for the answer."""
+
+LOW_WATER: Final = 0.5
+"""Down to which they leave. The KV behind them is computed again then, so it should be rare: at most two tokens for each one appended."""
+
+RECALL_SHARE: Final = 8
+"""What is recalled for a message takes at most this part of the window: 1,024 of 8,192 tokens, where 84 % of the evidence was measured."""
+
+RECALL_LEAST: Final = 1.0
+"""Points of a page that is recalled unasked: one standard deviation in meaning, or an eighth of the words. Less says nothing."""
+
+RECALL_PAGES: Final = 64
+"""Pages recalled for a message at the most: they are small, and each costs a look-up."""
+
+RECALL_BYTES: Final = 256 << 20
+"""Memory for the vectors and places of pages, of all contexts together; what was not used for longest is loaded anew when needed."""
+
+EMBED_BATCH: Final = 16
+"""Pages embedded together: about 100 ms of the encoder on two cores, which a question that comes meanwhile has to wait."""
+
+EMBED_RETRY_S: Final = 5.0
+"""When pages that could not be embedded are tried again; they are found by their words meanwhile."""
+
+EXPLAINED: Final = 256
+"""Contexts of which it is remembered what the model saw last, at about a window of text each."""
+
 CHUNK_BYTES: Final = 256 << 10
 """Bytes of a large file that are stored and checked together: big enough that a row costs nothing, small enough to read a part."""
 

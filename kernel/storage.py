@@ -118,6 +118,10 @@ class Storage:
         self._disk.read(query, self._counted(then))
         self.pending += 1
 
+    def tell(self, act: Callable[[], object]) -> None:
+        """Do something in a thread that reads, after what was read before it was asked."""
+        self.read(lambda _: act(), _log_failure)
+
     def _counted(self, then: Then[T]) -> Then[T]:
         def come(outcome: T | Exception) -> None:
             self.pending -= 1
@@ -212,4 +216,4 @@ class Storage:
 
 def _log_failure(outcome: object) -> None:
     if isinstance(outcome, Exception):
-        log.warning("old records were not removed (%s); it is tried again later", outcome)
+        log.warning("something in the background failed (%s); it is tried again later", outcome)

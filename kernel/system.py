@@ -21,6 +21,7 @@ from .core.quotas import Quotas
 from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
+from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
@@ -29,6 +30,7 @@ from .memory.connection import Connection
 from .memory.files import Files
 from .models import Registry
 from .paging import Paging
+from .recalls import Recalls
 from .security.identity import Identities
 from .security.policy import Policy
 from .storage import Disk, Storage
@@ -74,6 +76,8 @@ class System:
         self.turns = Turns(self)
         self.conversations = Conversations(self)
         self.embeds = Embeds(self)
+        self.embedder = Embedder(self)
+        self.recalls = Recalls(self)
 
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""

@@ -128,11 +128,10 @@ class Turns:
 
     # --- from a call to a turn ----------------------------------------------------------------------------------------------------
 
-    def start(self, ticket: Ticket, call: Generate, model: Entry, past: list[Message]) -> None:
-        """Make the prompt, on a thread if it is long, and hand the turn to the scheduler; `past` is what the model sees of a context."""
+    def start(self, ticket: Ticket, call: Generate, model: Entry, conversation: list[Message]) -> None:
+        """Make the prompt, on a thread if it is long, and hand the turn to the scheduler."""
         if self.system.scheduler.queued >= QUEUED_TURNS:
             raise BusyError(f"{QUEUED_TURNS} turns are waiting for {model.name}. Try again in a few seconds.", retry_after=5.0)
-        conversation = [*past, *call.messages]
         if not conversation:
             raise BadRequestError("model.generate: there is nothing to answer. Send messages, or name a context that has some.")
         tokenizer = model.tokenizer

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Name, Principal, ShortText
+from .bounds import Id, Name, Principal, ShortText, Text
 from .call import Call, Done
-from .model import Message, Messages
+from .model import Message, Messages, Role
 
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Labels = Annotated[list[Name], Meta(max_length=64)]
@@ -100,6 +100,63 @@ class Grant(msgspec.Struct, frozen=True):
 
     principal: Principal
     access: Access
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Why a page was recalled. `score` is the sum.
+
+    `meaning` is in standard deviations above what is usual in its context, `words` are for the terms of the question that it holds,
+    `author` if it is by somebody the question names.
+    """
+
+    score: float
+    meaning: float
+    words: float
+    author: float
+
+
+class Recalled(msgspec.Struct, frozen=True):
+    """A page of message `message` of a context: one that has left the window, or a part of it if it is long."""
+
+    context: Id
+    message: int
+    role: Role
+    text: Text
+    time: float
+    tokens: int
+    points: Points
+
+
+class RecalledPages(msgspec.Struct, frozen=True):
+    """Pages, best first."""
+
+    pages: Annotated[list[Recalled], Meta(max_length=1_024)]
+    by_meaning: bool
+    """Whether meaning counted; without an encoder at hand, words alone do."""
+
+
+class PromptPart(msgspec.Struct, frozen=True):
+    """A part of a prompt, and why it is there. `message` is its number in the context; new ones have none yet."""
+
+    why: Literal["resident", "pinned", "recalled", "new"]
+    role: Role
+    text: Annotated[str, Meta(max_length=1 << 20)]
+    tokens: int
+    message: int | None = None
+    points: Points | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What a model is shown: parts in order, tokens of them all with the chat template, and the model's window."""
+
+    model: Name
+    tokens: int
+    window: int
+    parts: Annotated[list[PromptPart], Meta(max_length=1 << 20)]
+    paged_out: int
+    """Messages that leave the window before this prompt."""
+    seen: bool
+    """The model has seen it; else it is what it would see."""
 
 
 class ContextStat(msgspec.Struct, frozen=True):
@@ -204,6 +261,43 @@ class PageOut(Call[ContextInfo], tag="context.page_out", frozen=True):
 
     context: Id
     until: Count
+
+
+class Recall(Call[RecalledPages], tag="context.recall", frozen=True):
+    """What has left the window and has to do with a question, at most `budget` tokens together.
+
+    It can be asked for some `roles`, for messages with all of `labels`, and for a time: `since` and `until`, in seconds since the Unix
+    epoch.
+    """
+
+    context: Id
+    query: Text
+    limit: Annotated[int, Meta(ge=1, le=1_024)] = 10
+    budget: Annotated[int, Meta(ge=1, le=1 << 20)] = 1 << 20
+    roles: Annotated[list[Role], Meta(max_length=4)] = []
+    labels: Annotated[list[Name], Meta(max_length=16)] = []
+    since: float | None = None
+    until: float | None = None
+
+
+class SearchContexts(Call[RecalledPages], tag="context.search", frozen=True):
+    """The same over all contexts of the owner."""
+
+    query: Text
+    limit: Annotated[int, Meta(ge=1, le=1_024)] = 10
+    budget: Annotated[int, Meta(ge=1, le=1 << 20)] = 1 << 20
+    roles: Annotated[list[Role], Meta(max_length=4)] = []
+    labels: Annotated[list[Name], Meta(max_length=16)] = []
+    since: float | None = None
+    until: float | None = None
+
+
+class ExplainContext(Call[Prompt], tag="context.explain", frozen=True):
+    """The prompt that a turn with these messages would have, and why; without messages, the one that the model saw last."""
+
+    context: Id
+    model: Name
+    messages: Messages = []
 
 
 class LabelContext(Call[Done], tag="context.label", frozen=True):

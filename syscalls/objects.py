@@ -9,6 +9,7 @@ from .context import (
     CloseContext,
     ContextStat,
     DeleteContext,
+    ExplainContext,
     ForkContext,
     GrantContext,
     LabelContext,
@@ -16,8 +17,11 @@ from .context import (
     Operation,
     PageOut,
     PinMessages,
+    Prompt,
     ReadContext,
     ReadHistory,
+    Recall,
+    Recalled,
     RestoreContext,
     RollbackContext,
     SnapshotContext,
@@ -87,6 +91,14 @@ class Context:
     def page_out(self, until: int) -> None:
         """Let the messages before `until` leave the window; they can still be read."""
         self._kernel.call(PageOut(context=self.id, until=until))
+
+    def recall(self, query: str, limit: int = 10) -> list[Recalled]:
+        """What has left the window and has to do with a question, best first."""
+        return self._kernel.call(Recall(context=self.id, query=query, limit=limit)).pages
+
+    def explain(self, model: str, *messages: Message) -> Prompt:
+        """The prompt that a turn with these messages would have; without any, the one that the model saw last."""
+        return self._kernel.call(ExplainContext(context=self.id, model=model, messages=list(messages)))
 
     def label(self, *labels: str) -> None:
         """Set its labels."""

@@ -1,6 +1,7 @@
 """`context.*`. The gate has asked the policy about the owner already; what is left is to do it, in the name of `Contexts.actor`."""
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kernos.syscalls import context as abi
@@ -8,9 +9,12 @@ from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError
 from kernos.syscalls.model import Message
 
-from ..memory import history, transcripts, window
+from ..conversations import count
+from ..memory import history, recall, transcripts, window
 from ..memory.connection import Connection
+from ..memory.recall import Found
 from ..memory.transcripts import ContextRow, StoredMessage
+from ..recalls import Vector, points_of
 from ..storage import Charge
 from ..system import System
 from ..tickets import LATER, Later, Ticket
@@ -158,13 +162,57 @@ def pin(system: System, ticket: Ticket, call: abi.PinMessages) -> Later:
 
 def unpin(system: System, ticket: Ticket, call: abi.UnpinMessages) -> Later:
     """Let leave."""
-    return system.storage.change(ticket, _on(system, ticket, call.context, window.unpin, call.start, call.stop), _done)
+    job = _on(system, ticket, call.context, window.unpin, call.start, call.stop)
+    return system.storage.change(ticket, job, _done, after=system.conversations.paged_out)
 
 
 def page_out(system: System, ticket: Ticket, call: abi.PageOut) -> Later:
     """Move the beginning of the window."""
-    job = _on(system, ticket, call.context, window.page_out, call.until, {}, system.storage.clock)
-    return system.storage.change(ticket, job, _info)
+    job = _on(system, ticket, call.context, window.page_out, call.until, system.storage.clock)
+    return system.storage.change(
+        ticket, job, lambda outcome: _info(outcome[0]), after=lambda outcome: system.conversations.paged_out(outcome[1])
+    )
+
+
+def recall_(system: System, ticket: Ticket, call: abi.Recall) -> Later:
+    """Ask one context."""
+    actor, memory = system.contexts.actor(call.context, ticket.agent), system.embedder.memory
+
+    def topic(connection: Connection) -> str | None:
+        return memory.topic(connection, actor, call.context, call.query)
+
+    def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
+        return _best(system, call, call.context, memory.rank(connection, actor, call.context, call.query, vector))
+
+    system.recalls.ask(ticket, topic, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    return LATER
+
+
+def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
+    """Ask all contexts of the owner together."""
+    owner, memory = ticket.agent.owner, system.embedder.memory
+
+    def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
+        ids = [row.id for row in transcripts.of(connection, owner) if row.resident]
+        ranked = (memory.rank(connection, owner, id_, call.query, vector) for id_ in ids)
+        return _best(system, call, "", heapq.merge(*ranked, key=lambda found: -found.points.score))
+
+    system.recalls.ask(ticket, lambda _: call.query, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    return LATER
+
+
+def explain(system: System, ticket: Ticket, call: abi.ExplainContext) -> Later:
+    """Show a prompt."""
+    system.conversations.explain(ticket, call, system.registry.need(call.model, "decoder"))
+    return LATER
+
+
+def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found: Iterator[Found]) -> list[abi.Recalled]:
+    model = system.contexts.model(id_)
+    tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
+    asked = recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
+    best = recall.fitting(asked, lambda page: count(tokenizer, [page.text])[0], call.budget, call.limit, 0.0)
+    return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
 
 
 def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:

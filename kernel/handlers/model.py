@@ -12,7 +12,7 @@ def generate(system: System, ticket: Ticket, call: Generate) -> Later:
     """Begin a turn, in a context or without."""
     model = system.registry.need(call.model, "decoder")
     if call.context is None:
-        system.turns.start(ticket, call, model, [])
+        system.turns.start(ticket, call, model, call.messages)
     else:
         system.conversations.start(ticket, call, call.context, model)
     return LATER

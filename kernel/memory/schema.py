@@ -4,6 +4,7 @@ from typing import Final
 
 from kernos.syscalls.errors import StorageError
 
+from . import keywords
 from .connection import Connection
 
 _FIRST: Final = """
@@ -231,7 +232,7 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST,)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA,)
 
 
 def migrate(connection: Connection) -> bool:

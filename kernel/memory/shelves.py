@@ -42,7 +42,9 @@ class Shelf:
         return shelf
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Put new pages where they belong: nearly always at the end."""
+        """Put new pages where they belong: nearly always at the end. Those that are here already are passed over."""
+        known = np.isin([entry.page for entry in entries], self.places["page"])
+        entries = [entry for entry, here in zip(entries, known, strict=True) if not here]
         rows = [(entry.page, entry.seq, entry.length, self._number(entry.author)) for entry in entries]
         self.places = np.concatenate([self.places, np.array(rows, PLACES)])
         self.languages.update(entry.language for entry in entries)

@@ -92,7 +92,9 @@ class VectorIndex:
         return len(self) > max(FLAT, 4 * self._built if self._lists else 0)
 
     def add(self, pages: NDArray[np.int64], vectors: Vectors) -> None:
-        """Add the vectors of new pages."""
+        """Add the vectors of new pages; those that are here already are passed over."""
+        new = ~np.isin(pages, self._indexed) & ~np.isin(pages, self._waiting_pages)
+        pages, vectors = pages[new], vectors[new]
         self._waiting = np.concatenate([self._waiting, vectors]) if len(self._waiting) else vectors
         self._waiting_pages = np.concatenate([self._waiting_pages, pages])
         if len(self._waiting_pages) > max(_WAITING, len(self._indexed) // 16):

@@ -1,22 +1,30 @@
 """What a context shows of itself to its model: the messages that are resident, and the pages of those that have left.
 
 Messages from `resident` on are in the window, and so are pinned ones before that. A page is a message that has left, or a part of one that
-is too large; it is found by keyword at once and by meaning when it has a vector. Pages belong to messages, so that contexts that share a
+is long; it is found by keyword at once and by meaning when it has a vector. Pages belong to messages, so that contexts that share a
 message share its pages, and go with it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from kernos.syscalls.errors import ConflictError
 
+from . import keywords
 from .branches import spans
 from .connection import Connection
 from .history import note
+from .keywords import Entry
 from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of
+
+PAGE_CHARACTERS: Final = 1_000
+"""The longest page. Some 250 tokens: what an encoder sees at once, and small enough that several fit what may be recalled."""
+
+Made = list[tuple[int, Entry]]
+"""Pages that were made, and the branch that each is of."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -32,11 +40,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Unembedded(msgspec.Struct, frozen=True):
-    """A page without a vector: its text, and that of the message before it (empty for the first)."""
+    """A page without a vector, the branch it is of, and its text."""
 
     id: int
+    branch: int
     text: str
-    before: str
 
 
 class MessageState(msgspec.Struct, frozen=True):
@@ -62,26 +70,36 @@ def pin(connection: Connection, actor: str, id_: str, start: int, stop: int) -> 
     connection.executemany("INSERT OR IGNORE INTO pins VALUES (?, ?)", [(row.key, seq) for seq in range(start, stop)])
 
 
-def unpin(connection: Connection, actor: str, id_: str, start: int, stop: int) -> None:
-    """Let messages leave the window; those before its beginning are out of it at once, with a page to find them by."""
+def unpin(connection: Connection, actor: str, id_: str, start: int, stop: int) -> Made:
+    """Let messages leave the window; those before its beginning are out of it at once, with pages to find them by."""
     row = find(connection, actor, id_, "own")
     connection.execute("DELETE FROM pins WHERE context = ? AND seq >= ? AND seq < ?", (row.key, start, stop))
-    _make_pages(connection, row, start, min(stop, row.resident), {})
+    return _make_pages(connection, row, start, min(stop, row.resident))
 
 
-def page_out(connection: Connection, actor: str, id_: str, until: int, cuts: Mapping[int, Sequence[int]], now: float) -> ContextRow:
-    """Let the messages before `until` leave the window, but for pinned ones; nothing is lost, and no model is asked.
-
-    `cuts` says at which characters a large message is cut into pages.
-    """
+def page_out(connection: Connection, actor: str, id_: str, until: int, now: float) -> tuple[ContextRow, Made]:
+    """Let the messages before `until` leave the window, but for pinned ones; nothing is lost, and no model is asked."""
     row = find(connection, actor, id_, "append")
     if not row.resident <= until <= row.length:
         raise ConflictError(f"The window of {row.name} begins at {row.resident} and ends at {row.length}; {until} is not within.")
-    _make_pages(connection, row, row.resident, until, cuts)
+    made = _make_pages(connection, row, row.resident, until)
     connection.execute("UPDATE contexts SET resident = ? WHERE key = ?", (until, row.key))
     gone = by_key(connection, row.key)
     note(connection, gone, actor, "page_out", now, before=row.length, start=row.resident, stop=until)
-    return gone
+    return gone, made
+
+
+def cuts(text: str) -> list[int]:
+    """Where a text is cut into pages, its beginning and its end included.
+
+    At the end of a paragraph, a sentence or a word, if there is one in the second half of what a page can hold.
+    """
+    found = [0]
+    while len(text) - found[-1] > PAGE_CHARACTERS:
+        start, stop = found[-1] + PAGE_CHARACTERS // 2, found[-1] + PAGE_CHARACTERS
+        ends = (text.rfind(mark, start, stop) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
+        found.append(next((end for end in ends if end > start), stop))
+    return [*found, len(text)] if text else [0, 0]
 
 
 def pins(connection: Connection, row: ContextRow) -> list[int]:
@@ -115,30 +133,15 @@ def pages(connection: Connection, actor: str, id_: str, start: int = 0, stop: in
     return [page for page in found if page.seq not in pinned]
 
 
-def vectors(connection: Connection, actor: str, id_: str, model: str) -> list[tuple[int, int, bytes]]:
-    """Page, message number and vector of all pages of a context that this model has embedded, to build an index from."""
-    row = find(connection, actor, id_, "read")
-    query = """
-        SELECT pages.id, seq, vector FROM messages JOIN pages ON message = messages.id
-        WHERE branch = ? AND seq >= ? AND seq < ? AND model = ? ORDER BY seq, start"""
-    parts = spans(connection, row.branch, 0, row.resident)
-    pinned = set(pins(connection, row))
-    rows = [found for part in parts for found in connection.execute(query, (part.branch, part.start, part.stop, model))]
-    return [found for found in rows if found[1] not in pinned]
-
-
 # --- for the kernel itself, which embeds the pages of everybody ------------------------------------------------------------------
 
 
 def unembedded(connection: Connection, limit: int) -> list[Unembedded]:
     """Pages that wait for a vector, the oldest first."""
     query = """
-        SELECT pages.id, substr(own.text, start + 1, stop - start), own.branch, own.seq
-        FROM pages JOIN messages AS own ON own.id = message WHERE vector IS NULL ORDER BY pages.id LIMIT ?"""
-    return [
-        Unembedded(page, text, _text(connection, branch, seq - 1))
-        for page, text, branch, seq in connection.execute(query, (limit,)).fetchall()
-    ]
+        SELECT pages.id, branch, substr(text, start + 1, stop - start)
+        FROM pages JOIN messages ON messages.id = message WHERE vector IS NULL ORDER BY pages.id LIMIT ?"""
+    return [Unembedded(*found) for found in connection.execute(query, (limit,))]
 
 
 def embedded(connection: Connection, model: str, found: Iterable[tuple[int, bytes]]) -> None:
@@ -151,21 +154,22 @@ def forget_vectors(connection: Connection, model: str) -> None:
     connection.execute("UPDATE pages SET model = NULL, vector = NULL WHERE model != ?", (model,))
 
 
-def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, cuts: Mapping[int, Sequence[int]]) -> None:
+def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[int, bytes]]:
+    """Page and vector of all pages of a branch that this model has embedded."""
+    query = "SELECT pages.id, vector FROM messages JOIN pages ON message = messages.id WHERE branch = ? AND model = ?"
+    return connection.execute(query, (branch, model)).fetchall()
+
+
+def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int) -> Made:
     """Pages for messages that leave; a message that has left another context before has its pages already."""
     query = """
-        SELECT id, seq, length(text) FROM messages WHERE branch = ? AND seq >= ? AND seq < ?
+        SELECT id, seq, time, text FROM messages WHERE branch = ? AND seq >= ? AND seq < ?
         AND seq NOT IN (SELECT seq FROM pins WHERE context = ?) AND id NOT IN (SELECT message FROM pages WHERE message = messages.id)"""
+    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
+    made = []
     for part in spans(connection, row.branch, max(0, start), stop):
-        leaving = connection.execute(query, (part.branch, part.start, part.stop, row.key)).fetchall()
-        for message, seq, size in leaving:
-            points = [0, *(cut for cut in sorted(set(cuts.get(seq, ()))) if 0 < cut < size), size]
-            values = [(message, *between) for between in pairwise(points)]
-            connection.executemany("INSERT INTO pages (message, start, stop) VALUES (?, ?, ?)", values)
-
-
-def _text(connection: Connection, branch: int, seq: int) -> str:
-    for part in spans(connection, branch, seq, seq + 1):
-        found: str = connection.execute("SELECT text FROM messages WHERE branch = ? AND seq = ?", (part.branch, seq)).fetchone()[0]
-        return found
-    return ""
+        for message, seq, time, text in connection.execute(query, (part.branch, part.start, part.stop, row.key)).fetchall():
+            for begin, end in pairwise(cuts(text)):
+                page = connection.execute(insert, (message, begin, end)).fetchone()[0]
+                made.append((part.branch, keywords.add(connection, part.branch, page, seq, text[begin:end], time)))
+    return made

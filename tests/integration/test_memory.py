@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
@@ -55,4 +56,21 @@ def test_a_conversation_goes_on(kernel: RunningKernel) -> None:
         assert stat.info.messages == len(list(chat)) == 4
         # What was counted when the messages were appended is what the last prompt and its answer had, but for the system prompt.
         assert abs(stat.info.tokens - answer.usage.prompt_tokens - len(answer.tokens)) < 40
+        chat.delete()
+
+
+def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        chat = Context(connection.spawn("rememberer"), "facts")
+        small_talk = [Message("user", f"The train to platform {n} left on time, and the weather was fine.") for n in range(40)]
+        chat.append(Message("user", "My sister Clara adopted a grey kitten."), *small_talk)
+        chat.page_out(30)
+        until = monotonic() + 60
+        while chat.stat().embedded < 30 and monotonic() < until:
+            chat.recall("Which animal lives with her?", limit=1)
+        found = chat.recall("Which animal lives with her?", limit=1)
+        assert found[0].message == 0
+        assert found[0].points.meaning > found[0].points.words
+        prompt = chat.explain(MODEL, Message("user", "Which animal lives with her?"))
+        assert "kitten" in next(part.text for part in prompt.parts if part.why == "recalled")
         chat.delete()

@@ -10,6 +10,8 @@ import functools
 import heapq
 import itertools
 import os
+import random
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,6 +243,15 @@ class World:
         self.report("decoder", messages.Stepped(rows, 0.01, len(rows)))
         self.host.work()
 
+    def embed(self) -> None:
+        """The encoder embeds all that it is sent; the same text has the same vector, another text one of its own."""
+        self.host.work()
+        while self.system.embeds.batches:
+            batch = next(iter(self.system.embeds.batches.values()))
+            vectors = b"".join(_vector(tokens) for tokens in batch.inputs)
+            self.report("encoder", messages.Embedded(batch.id, 4, vectors))
+            self.host.work()
+
     def commands(self, kind: type[R]) -> list[R]:
         """All commands of a kind that were sent to devices."""
         return [command for _, command in self.host.commands if isinstance(command, kind)]
@@ -429,6 +440,12 @@ def tiny_model(store: Path, name: str, kind: Kind = "decoder", *, window: int = 
 def tokens_of(text: str) -> list[int]:
     """The tokens of the tiny models."""
     return list(_tiny().encode(text, add_special_tokens=False).ids)
+
+
+def _vector(tokens: list[int]) -> bytes:
+    numbers = [random.Random(f"{tokens}{n}").gauss() for n in range(4)]
+    length = sum(number * number for number in numbers) ** 0.5
+    return struct.pack("<4f", *(number / length for number in numbers))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from kernos.syscalls.context import (
     AppendContext,
     CloseContext,
     DeleteContext,
+    ExplainContext,
     ForkContext,
     GrantContext,
     LabelContext,
@@ -18,15 +19,17 @@ from kernos.syscalls.context import (
     PinMessages,
     ReadContext,
     ReadHistory,
+    Recall,
     RestoreContext,
     RollbackContext,
+    SearchContexts,
     SnapshotContext,
     StatContext,
     UnpinMessages,
 )
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError
-from kernos.syscalls.model import Message
-from tests.kernel.fakes import App, World, make_world
+from kernos.syscalls.model import Generate, Message
+from tests.kernel.fakes import App, World, make_world, tiny_tokenizer, tokens_of
 
 SHOP = "app:shop"
 SIX = [Message("user", f"message {n}") for n in range(6)]
@@ -232,3 +235,131 @@ class TestRestart:
         again = make_world(tmp_path).connect(SHOP).spawn()
         assert again.call(call, key="k") == first
         assert [info.name for info in again.call(ListContexts()).contexts] == ["new"]
+
+
+class TestRecall:
+    @pytest.fixture
+    def agent(self, thinking: World) -> App:
+        return thinking.connect(SHOP).spawn()
+
+    @pytest.fixture
+    def long(self, agent: App) -> str:
+        id_ = agent.call(OpenContext(name="long")).context
+        texts = ["The tulips in the garden are red", *(f"Something else, number {n}" for n in range(20))]
+        agent.call(AppendContext(context=id_, messages=[Message("user", text) for text in texts]))
+        agent.call(PageOut(context=id_, until=20))
+        return id_
+
+    def test_what_has_left_is_found_by_its_words_at_once(self, agent: App, long: str) -> None:
+        found = agent.call(Recall(context=long, query="Which colour had the tulips?", limit=1))
+        assert not found.by_meaning
+        page = found.pages[0]
+        assert (page.context, page.message, page.role, page.text) == (long, 0, "user", "The tulips in the garden are red")
+        assert page.points.words == page.points.score > 0
+        assert agent.call(Recall(context=long, query="number 20")).pages[0].message != 20, "it is still in the window"
+
+    def test_pages_are_embedded_and_found_by_meaning(self, thinking: World, agent: App, long: str) -> None:
+        thinking.system.embedder.start()
+        agent.world.system.registry.need("tiny-encoder", "encoder")
+        thinking.loaded("tiny-encoder")
+        thinking.embed()
+        stat = agent.call(StatContext(context=long))
+        assert (stat.pages, stat.embedded) == (20, 20)
+        sent = agent.send(Recall(context=long, query="The tulips in the garden are red", limit=1))
+        thinking.embed()
+        found = sent.result()
+        assert found.by_meaning
+        assert (found.pages[0].message, found.pages[0].points.meaning > 1) == (0, True)
+
+    def test_filters(self, agent: App, long: str) -> None:
+        agent.call(AppendContext(context=long, messages=[Message("assistant", "Number nine is red", ["marked"]), Message("user", "x")]))
+        agent.call(PageOut(context=long, until=22))
+        only = agent.call(Recall(context=long, query="number red", roles=["assistant"], labels=["marked"]))
+        assert [page.text for page in only.pages] == ["Number nine is red"]
+        assert agent.call(Recall(context=long, query="number", until=1.0)).pages == []
+        assert len(agent.call(Recall(context=long, query="number", budget=40)).pages) == 1
+
+    def test_nobody_recalls_what_is_not_his(self, thinking: World, agent: App, long: str) -> None:
+        other = thinking.connect("app:other").spawn()
+        mine = other.call(OpenContext(name="long")).context
+        other.call(AppendContext(context=mine, messages=[Message("user", "nothing"), Message("user", "x")]))
+        other.call(PageOut(context=mine, until=1))
+        assert other.call(Recall(context=mine, query="tulips garden red")).pages[0].text == "nothing"
+        assert {page.context for page in other.call(SearchContexts(query="tulips")).pages} <= {mine}
+        assert agent.call(SearchContexts(query="tulips", limit=1)).pages[0].context == long
+
+    def test_a_deleted_context_is_not_found(self, agent: App, long: str) -> None:
+        agent.call(Recall(context=long, query="tulips"))
+        agent.call(DeleteContext(context=long))
+        assert agent.call(SearchContexts(query="tulips")).pages == []
+
+
+class TestPaging:
+    """The tiny model sees 256 tokens, of a byte each."""
+
+    @pytest.fixture
+    def agent(self, thinking: World) -> App:
+        agent = thinking.connect(SHOP).spawn()
+        agent.send(Generate(model="tiny", messages=[Message("user", "hi")], max_tokens=1))
+        thinking.loaded("tiny")
+        thinking.step((thinking.begun().seq, tokens_of("."), "length"))
+        return agent
+
+    @pytest.fixture
+    def chat(self, agent: App) -> str:
+        return agent.call(OpenContext(name="chat")).context
+
+    def ask(self, agent: App, chat: str, text: str, answer: str = "ok") -> str:
+        """The prompt of a turn."""
+        sent = agent.send(Generate(model="tiny", messages=[Message("user", text)], context=chat, max_tokens=8))
+        agent.world.host.work()
+        begin = agent.world.begun()
+        agent.world.step((begin.seq, tokens_of(answer), "stop"))
+        sent.result()
+        return tiny_tokenizer().decode(begin.prompt, skip_special_tokens=False)
+
+    def test_a_conversation_outgrows_the_window(self, agent: App, chat: str) -> None:
+        self.ask(agent, chat, "My cat is called Pixel")
+        prompts = [self.ask(agent, chat, f"Message {n} " + "x" * 30) for n in range(12)]
+        assert all(len(prompt) < 256 for prompt in prompts)
+        assert "Pixel" in prompts[2]
+        assert "Pixel" not in prompts[-1]
+        assert agent.call(ReadContext(context=chat)).total == 26
+        stat = agent.call(StatContext(context=chat))
+        assert 0 < stat.pages == stat.info.resident
+
+    def test_what_a_message_needs_comes_back_right_before_it(self, agent: App, chat: str) -> None:
+        self.ask(agent, chat, "My cat: Pixel")
+        for n in range(12):
+            self.ask(agent, chat, f"Message {n} " + "x" * 30)
+        before = agent.call(ExplainContext(context=chat, model="tiny"))
+        assert before.seen
+        would = agent.call(ExplainContext(context=chat, model="tiny", messages=[Message("user", "my cat?")]))
+        assert not would.seen
+        assert [(part.message, part.text) for part in would.parts if part.why == "recalled"] == [(0, "My cat: Pixel")]
+        prompt = self.ask(agent, chat, "my cat?")
+        assert "<user>From earlier in this conversation:\n[user, message 0] My cat: Pixel\n\nmy cat?<assistant>" in prompt
+        saw = agent.call(ExplainContext(context=chat, model="tiny"))
+        assert (saw.parts, saw.tokens) == (would.parts, len(prompt))
+        assert saw.parts[-2].points
+        assert saw.parts[-2].points.score >= 1
+        assert agent.call(ReadContext(context=chat, start=26, limit=1)).messages == [Message("user", "my cat?")]
+
+    def test_pinned_messages_stay(self, agent: App, chat: str) -> None:
+        self.ask(agent, chat, "My cat: Pixel")
+        agent.call(PinMessages(context=chat, start=0, stop=1))
+        prompts = [self.ask(agent, chat, f"Message {n} " + "x" * 30) for n in range(12)]
+        assert all(prompt.startswith("<user>My cat: Pixel<") for prompt in prompts)
+
+    def test_a_message_larger_than_the_window_leaves_in_pieces(self, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "Tulips are red. " + "word " * 1_000)]))
+        self.ask(agent, chat, "hi")
+        stat = agent.call(StatContext(context=chat))
+        assert (stat.info.resident, stat.pages > 4) == (1, True)
+
+    def test_nothing_changes_when_a_prompt_is_explained(self, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "x" * 100) for _ in range(5)]))
+        before = agent.call(StatContext(context=chat))
+        told = agent.call(ExplainContext(context=chat, model="tiny", messages=[Message("user", "hi")]))
+        assert told.paged_out == 4
+        assert agent.call(StatContext(context=chat)) == before

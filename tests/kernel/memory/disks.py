@@ -45,7 +45,7 @@ def full(folder: Path) -> None:
     """A small disk: what was acknowledged is there, what was refused is not, and it goes on when there is room."""
     mount(folder, "size=16m")
     ballast = folder / "ballast"
-    ballast.write_bytes(bytes(2 << 20))
+    ballast.write_bytes(bytes(4 << 20))
     storage = Storage(folder / "state")
     count, error = fill(storage, 0)
     assert isinstance(error, StorageFullError), error

@@ -79,7 +79,7 @@ def _everything(connection: Connection) -> bytes:
     row = context(connection)
     new = NewMessage("user", MARKER, 1, (MARKER,), MARKER.encode())
     transcripts.append(connection, OWNER, row.id, [new] * 50, "tiny", NOW)
-    window.page_out(connection, OWNER, row.id, 20, {}, NOW)
+    window.page_out(connection, OWNER, row.id, 20, NOW)
     window.embedded(connection, "minilm", [(page.id, MARKER.encode()) for page in window.unembedded(connection, 9)])
     filestore.put(connection, OWNER, OWNER, MARKER, MARKER.encode() * 20_000, None, PAYERS, NOW)
     mail.send(connection, Letter("m1", "app:a", 7, None, "queue/x", (MARKER,), NOW, MARKER))

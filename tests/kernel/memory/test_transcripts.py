@@ -110,7 +110,6 @@ def test_nobody_sees_what_is_not_his(connection: Connection) -> None:
         lambda: history.snapshots(connection, OTHER, row.id),
         lambda: window.resident(connection, OTHER, row.id),
         lambda: window.pages(connection, OTHER, row.id),
-        lambda: window.vectors(connection, OTHER, row.id, "minilm"),
         lambda: window.states(connection, OTHER, row.id, 0, 1),
         lambda: transcripts.delete(connection, OTHER, row.id),
         lambda: transcripts.grant(connection, OTHER, row.id, OTHER, "append"),
@@ -158,7 +157,7 @@ def test_the_history_tells_all_that_was_done(connection: Connection) -> None:
     history.rollback(connection, OWNER, row.id, 1, NOW + 4)
     say(connection, row.id, "d", now=NOW + 5)
     history.restore(connection, OWNER, row.id, "here", NOW + 6)
-    window.page_out(connection, OWNER, row.id, 2, {}, NOW + 7)
+    window.page_out(connection, OWNER, row.id, 2, NOW + 7)
     say(connection, row.id, "e", now=NOW + 8)
     told = [
         (step.kind, step.time - NOW, step.before, step.after, step.start, step.stop) for step in history.history(connection, OWNER, row.id)
@@ -297,7 +296,7 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
             del model[id_]
         case "page_out":
             resident = transcripts.find(connection, copy.owner, id_, "own").resident
-            window.page_out(connection, copy.owner, id_, max(length, resident), {}, NOW)
+            window.page_out(connection, copy.owner, id_, max(length, resident), NOW)
         case "trim":
             history.trim(connection, NOW + 1)
         case "grant":
