@@ -11,11 +11,10 @@ rest in host memory and the swap file, over that with room for all; `identical` 
 import asyncio
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from kernos.syscalls import AsyncKernel, Kernel
+from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Generate
 from kernos.syscalls.process import SendSignal
 from kernos.syscalls.system import GetStatus
@@ -34,6 +33,9 @@ TARGETS = {
 }
 
 TOKENS = 1_024
+POLL_S = 0.01
+SETTLE_S = 0.5
+"""For the last page to be written, once all have a place in the file."""
 PAGES = TOKENS // 64 + 2
 """Of the agent that comes back, with the few tokens it produced."""
 
@@ -79,66 +81,68 @@ def measure_resume(rounds: int) -> dict[str, float]:
     }
 
 
-@dataclass
-class Stopped:
-    """An agent stopped in the middle of an answer, and when each of its tokens came."""
+class Sleeper:
+    """An agent with so many tokens behind it that is stopped in the middle of an answer."""
 
-    agent: AsyncKernel
-    task: "asyncio.Task[None]"
-    times: list[float]
+    def __init__(self, agent: AsyncKernel) -> None:
+        self.agent = agent
+        self.tokens = 0
+        self.came = asyncio.Event()
+        """Set when a token has come."""
+        self.task: asyncio.Task[None] | None = None
+
+    async def fall_asleep(self, model: str, name: str) -> None:
+        """Begin to answer, and be stopped."""
+        messages = await prompt(self.agent, model, name, TOKENS)
+        self.task = asyncio.create_task(self._answer(Generate(model=model, messages=messages, max_tokens=400, ignore_eos=True)))
+        while self.tokens < 3:
+            self.came.clear()
+            await self.came.wait()
+        await self.agent.call(SendSignal(pid=self.agent.pid, signal="stop"), urgent=True)
+
+    async def wake_up(self) -> float:
+        """Go on; seconds until the next token."""
+        self.came.clear()
+        began = perf_counter()
+        await self.agent.call(SendSignal(pid=self.agent.pid, signal="continue"), urgent=True)
+        await self.came.wait()
+        return perf_counter() - began
+
+    async def _answer(self, call: Generate) -> None:
+        async with self.agent.stream(call) as stream:
+            async for _ in stream:
+                self.tokens += 1
+                self.came.set()
 
 
 async def come_back(kernel: RunningKernel, model: str, place: str, number: int) -> float:
     """Stop an agent, push its pages down, let it go on; seconds until its next token."""
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
-        first, second, third = [await stopped(connection, model, f"{number}{name}") for name in "abc"]
-        await settle(kernel, place)
-        before = len(first.times)
-        began = perf_counter()
-        await connection.call(SendSignal(pid=first.agent.pid, signal="continue"), urgent=True)
-        while len(first.times) == before:
-            await asyncio.sleep(0)
-        for each in (first, second, third):
-            await each.agent.exit()
-            each.task.cancel()
-        await asyncio.gather(*(each.task for each in (first, second, third)), return_exceptions=True)
-        return first.times[before] - began
-
-
-async def stopped(connection: AsyncKernel, model: str, name: str) -> Stopped:
-    """An agent with so many tokens behind it that has begun to answer, and was stopped."""
-    agent = await connection.spawn("sleeper")
-    messages = await prompt(connection, model, name, TOKENS)
-    times: list[float] = []
-    task = asyncio.create_task(answer(agent, Generate(model=model, messages=messages, max_tokens=400, ignore_eos=True), times))
-    while len(times) < 3:
-        await asyncio.sleep(0)
-    await connection.call(SendSignal(pid=agent.pid, signal="stop"), urgent=True)
-    return Stopped(agent, task, times)
-
-
-async def answer(agent: AsyncKernel, call: Generate, times: list[float]) -> None:
-    """Note when each token comes."""
-    async with agent.stream(call) as stream:
-        async for _ in stream:
-            times.append(perf_counter())  # noqa: PERF401  (others look at it meanwhile)
-
-
-async def settle(kernel: RunningKernel, place: str) -> None:
-    """Until the pages of the first agent are where they should be; on disk, they are there alone."""
-    with kernel.connect() as connection:
-        while (
-            place == "disk" and sum(use.held for use in connection.call(GetStatus(), urgent=True).pages if use.tier == "disk") < PAGES - 1
-        ):
-            await asyncio.sleep(0)
+        sleepers = [Sleeper(await connection.spawn("sleeper")) for _ in range(3)]
+        for sleeper, name in zip(sleepers, "abc", strict=True):
+            await sleeper.fall_asleep(model, f"{number}{name}")
         if place == "disk":
-            drop_page_cache(connection)
+            await reach_disk(connection)
+        seconds = await sleepers[0].wake_up()
+        for sleeper in sleepers:
+            await sleeper.agent.exit()
+        await asyncio.gather(*(sleeper.task for sleeper in sleepers if sleeper.task), return_exceptions=True)
+        return seconds
 
 
-def drop_page_cache(connection: Kernel) -> None:
-    """Write out the swap file of the device server, and let the system forget what it cached of it. It has no name, but a descriptor."""
-    server = next(device for device in connection.call(GetStatus(), urgent=True).devices if device.device == "decoder")
-    for link in Path(f"/proc/{server.os_pid}/fd").iterdir():
+async def reach_disk(connection: AsyncKernel) -> None:
+    """Wait until the pages of the first agent are on disk, and there alone."""
+    status = await connection.call(GetStatus(), urgent=True)
+    while sum(use.held for use in status.pages if use.tier == "disk") < TOKENS // 64:
+        await asyncio.sleep(POLL_S)
+        status = await connection.call(GetStatus(), urgent=True)
+    await asyncio.sleep(SETTLE_S)
+    drop_page_cache(next(device.os_pid for device in status.devices if device.device == "decoder"))
+
+
+def drop_page_cache(os_pid: int) -> None:
+    """Write out the swap file of a device server, and let the system forget what it cached of it. It has no name, but a descriptor."""
+    for link in Path(f"/proc/{os_pid}/fd").iterdir():
         if "swap." in str(link.readlink()):
             with link.open("rb") as file:
                 os.fsync(file.fileno())
