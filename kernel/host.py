@@ -52,6 +52,11 @@ class Host(Protocol):
         ...
 
     @property
+    def clock(self) -> float:
+        """Seconds since the Unix epoch, for what outlives this kernel or is read by people."""
+        ...
+
+    @property
     def clients(self) -> int:
         """Connections."""
         ...

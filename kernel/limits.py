@@ -5,6 +5,8 @@ What administrators change is in `config.py` and, for what each principal may us
 
 from typing import Final
 
+from kernos.syscalls.store import CHUNK
+
 # --- messages -------------------------------------------------------------------------------------------------------------------
 
 SEND_QUEUE: Final = 1_000
@@ -163,7 +165,7 @@ EMBED_RETRY_S: Final = 5.0
 EXPLAINED: Final = 256
 """Contexts of which it is remembered what the model saw last, at about a window of text each."""
 
-CHUNK_BYTES: Final = 256 << 10
+CHUNK_BYTES: Final = CHUNK
 """Bytes of a large file that are stored and checked together: big enough that a row costs nothing, small enough to read a part."""
 
 WRITES: Final = 4_096

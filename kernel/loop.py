@@ -10,6 +10,7 @@ the loop may wait again.
 
 import logging
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -204,6 +205,11 @@ class Loop:
     def now(self) -> float:
         """Seconds on a clock that only goes forward."""
         return self._reactor.now
+
+    @property
+    def clock(self) -> float:
+        """Seconds since the Unix epoch."""
+        return time.time()
 
     @property
     def clients(self) -> int:

@@ -7,7 +7,6 @@ from there and not carried out. `query` answers a call from what was committed; 
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -89,7 +88,7 @@ class Storage:
     @property
     def clock(self) -> float:
         """Seconds since the Unix epoch, as what is stored outlives the kernel's own clock."""
-        return time.time()
+        return self.system.host.clock
 
     def keep_tidy(self) -> None:
         """Forget, now and every `TIDY_S`, what nobody can ask for any more."""

@@ -26,8 +26,8 @@ from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
 from .limits import ZOMBIES
+from .memory import filestore
 from .memory.connection import Connection
-from .memory.files import Files
 from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
@@ -65,7 +65,6 @@ class System:
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
         self.storage = Storage(self, disk)
         self.contexts = Contexts(self)
-        self.files = Files(self.quotas)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -82,6 +81,8 @@ class System:
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
         self.contexts.load(connection)
+        for payers, files, size in filestore.charges(connection):
+            self.quotas.hold(payers, {"files": files, "bytes": size}, self.host.now)
 
     def new_id(self) -> str:
         """An identifier that cannot be guessed."""

@@ -1,6 +1,8 @@
 """Thin objects over the calls: `Context` and `Store` read like what they stand for. For `Kernel`; async code makes the calls itself."""
 
+import hashlib
 from collections.abc import Iterator
+from typing import Literal
 
 from .client import Kernel
 from .context import (
@@ -29,7 +31,21 @@ from .context import (
     UnpinMessages,
 )
 from .model import Message
-from .store import DeleteFile, File, GetFile, ListFiles, PutFile
+from .store import (
+    CHUNK,
+    BeginUpload,
+    DeleteFile,
+    File,
+    FinishUpload,
+    GetFile,
+    ListFiles,
+    ListVersions,
+    MoveFile,
+    PutFile,
+    RollbackFile,
+    ShareFiles,
+    UploadPart,
+)
 
 _PAGE = 100
 
@@ -124,12 +140,37 @@ class Store:
         self._kernel = kernel
 
     def put(self, path: str, data: bytes, *, expect: int | None = None) -> File:
-        """Write a file whole; with `expect`, only over that version (0: only if new), else `ConflictError`."""
-        return self._kernel.call(PutFile(path=path, data=data, expect=expect))
+        """Write a file, in parts if it is large; with `expect`, only over that version (0: only if new), else `ConflictError`."""
+        if len(data) <= CHUNK:
+            return self._kernel.call(PutFile(path=path, data=data, expect=expect))
+        upload = self._kernel.call(BeginUpload(path=path)).upload
+        for number, start in enumerate(range(0, len(data), CHUNK)):
+            self._kernel.call(UploadPart(upload=upload, number=number, data=data[start : start + CHUNK]))
+        return self._kernel.call(FinishUpload(upload=upload, digest=hashlib.sha256(data).digest(), expect=expect))
 
-    def get(self, path: str) -> bytes:
-        """The bytes of a file; `NotFoundError` if there is none."""
-        return self._kernel.call(GetFile(path=path)).data
+    def get(self, path: str, version: int | None = None) -> bytes:
+        """The bytes of a file, in its newest version unless one is named; `NotFoundError` if there is none."""
+        part = self._kernel.call(GetFile(path=path, version=version))
+        data = bytearray(part.data)
+        while len(data) < part.file.size:  # of the version that was begun with
+            data += self._kernel.call(GetFile(path=path, version=part.file.version, start=len(data))).data
+        return bytes(data)
+
+    def history(self, path: str) -> list[File]:
+        """All versions of a file, the oldest first."""
+        return self._kernel.call(ListVersions(path=path)).files
+
+    def rollback(self, path: str, version: int) -> File:
+        """Make an old version the newest one again."""
+        return self._kernel.call(RollbackFile(path=path, version=version))
+
+    def move(self, path: str, to: str) -> File:
+        """Give a file another path, where there is none."""
+        return self._kernel.call(MoveFile(path=path, to=to))
+
+    def share(self, path: str, principal: str, access: Literal["read", "write"] | None) -> None:
+        """Share a file or a folder with a principal, or with `None` no more."""
+        self._kernel.call(ShareFiles(path=path, principal=principal, access=access))
 
     def list(self, prefix: str = "") -> list[File]:
         """Files whose path begins with `prefix`."""

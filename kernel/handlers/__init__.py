@@ -46,7 +46,19 @@ from kernos.syscalls.process import (
     Spawn,
     Wait,
 )
-from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
+from kernos.syscalls.store import (
+    BeginUpload,
+    DeleteFile,
+    FinishUpload,
+    GetFile,
+    ListFiles,
+    ListVersions,
+    MoveFile,
+    PutFile,
+    RollbackFile,
+    ShareFiles,
+    UploadPart,
+)
 from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 
@@ -94,6 +106,13 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     GetFile: store.get,
     ListFiles: store.list_,
     DeleteFile: store.delete,
+    MoveFile: store.move,
+    ListVersions: store.history,
+    RollbackFile: store.rollback,
+    ShareFiles: store.share,
+    BeginUpload: store.begin,
+    UploadPart: store.part,
+    FinishUpload: store.finish,
     Send: message.send,
     Receive: message.receive,
     ServeTool: tool.serve,

@@ -40,6 +40,13 @@ class FileRow(msgspec.Struct, frozen=True):
     payers: Payers
 
 
+class Total(msgspec.Struct, frozen=True):
+    """What a file is charged to whom: the bytes of all its versions."""
+
+    payers: Payers
+    bytes: int
+
+
 _SELECT: Final = f"""
     SELECT key, owner, path, versions.version, size, digest, author, time, {NAMES} FROM files
     JOIN versions ON file = key JOIN contents ON contents.id = content """  # noqa: S608  (names of our own)
@@ -160,6 +167,15 @@ def share(connection: Connection, owner: str, prefix: str, principal: str, acces
         connection.execute(
             "INSERT INTO file_grants (owner, prefix, principal, access) VALUES (?, ?, ?, ?)", (owner, prefix, principal, access)
         )
+
+
+def total(connection: Connection, owner: str, path: str) -> Total | None:
+    """What a file is charged, if there is one."""
+    query = f"""
+        SELECT {NAMES}, (SELECT sum(size) FROM versions JOIN contents ON contents.id = content WHERE file = key)
+        FROM files WHERE owner = ? AND path = ?"""  # noqa: S608  (names of our own)
+    found = connection.execute(query, (owner, normalised(path))).fetchone()
+    return Total(decoded(found[0]), found[1]) if found else None
 
 
 def charges(connection: Connection) -> list[tuple[Payers, int, int]]:

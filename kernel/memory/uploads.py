@@ -5,12 +5,22 @@ Every part but the last has `CHUNK_BYTES`; parts come in order, and one that is 
 
 import hashlib
 
+import msgspec
+
 from kernos.syscalls.errors import BadRequestError, ConflictError, NotFoundError
 
 from ..core.quotas import Payers
 from ..limits import CHUNK_BYTES
 from .connection import Connection
 from .filestore import FileRow, check_access, check_version, normalised, write_version
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """An upload: for which file, and how many bytes have come."""
+
+    owner: str
+    path: str
+    size: int
 
 
 def begin(connection: Connection, actor: str, owner: str, path: str, now: float) -> int:
@@ -25,11 +35,10 @@ def begin(connection: Connection, actor: str, owner: str, path: str, now: float)
 
 def add(connection: Connection, actor: str, upload: int, number: int, data: bytes) -> int:
     """Take part `number`, counted from 0; how many bytes there are then. `ConflictError` if it is not this part's turn."""
-    _find(connection, actor, upload)
+    size = find(connection, actor, upload).size
     if not 0 < len(data) <= CHUNK_BYTES:
         raise BadRequestError(f"A part of {len(data)} bytes: it must have {CHUNK_BYTES}, the last one up to that.")
     digest = hashlib.sha256(data).digest()
-    size = int(connection.execute("SELECT size FROM contents WHERE id = ?", (upload,)).fetchone()[0])
     there = connection.execute("SELECT digest FROM chunks WHERE content = ? AND number = ?", (upload, number)).fetchone()
     if there is not None and there[0] == digest:
         return size
@@ -42,7 +51,8 @@ def add(connection: Connection, actor: str, upload: int, number: int, data: byte
 
 def finish(connection: Connection, actor: str, upload: int, digest: bytes, expect: int | None, payers: Payers, now: float) -> FileRow:
     """Make the upload the newest version of its file; `ConflictError` if the SHA-256 of what came is not `digest`."""
-    owner, path = _find(connection, actor, upload)
+    found = find(connection, actor, upload)
+    owner, path = found.owner, found.path
     check_access(connection, actor, owner, path, "write")
     check_version(connection, owner, path, expect)
     whole = hashlib.sha256()
@@ -60,8 +70,10 @@ def expire(connection: Connection, before: float) -> int:
     return connection.execute("DELETE FROM contents WHERE id IN (SELECT content FROM uploads WHERE time < ?)", (before,)).rowcount
 
 
-def _find(connection: Connection, actor: str, upload: int) -> tuple[str, str]:
-    found = connection.execute("SELECT owner, path FROM uploads WHERE content = ? AND actor = ?", (upload, actor)).fetchone()
+def find(connection: Connection, actor: str, upload: int) -> Upload:
+    """An upload of the actor's own."""
+    query = "SELECT owner, path, size FROM uploads JOIN contents ON id = content WHERE content = ? AND actor = ?"
+    found = connection.execute(query, (upload, actor)).fetchone()
     if found is None:
         raise NotFoundError(f"There is no upload {upload}. Begin one; it is thrown away when it is not finished in time.")
-    return found[0], found[1]
+    return Upload(*found)

@@ -46,6 +46,7 @@ R = TypeVar("R")
 
 ADMIN: Final = "admin:root"
 START: Final = 1_000.0
+EPOCH: Final = 1_700_000_000.0
 
 
 def examples(few: int) -> settings:
@@ -83,6 +84,10 @@ class FakeHost:
         self.timers: list[tuple[float, int, FakeTimer]] = []
         self.offloaded: list[Callable[[], object]] = []
         self._counter = itertools.count()
+
+    @property
+    def clock(self) -> float:
+        return EPOCH + self.now
 
     def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
         delivery = self.deliver(client)

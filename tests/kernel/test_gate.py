@@ -516,9 +516,9 @@ class TestIdempotency:
     def test_the_records_are_bounded(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 3)
         for number in range(10):
-            agent.call(PutFile(path="x", data=b""), key=str(number))
-        assert agent.call(PutFile(path="x", data=b""), key="9").version == 10
-        assert agent.call(PutFile(path="x", data=b""), key="0").version == 11, "forgotten, and so applied again"
+            last = agent.call(Spawn(name="x"), key=str(number)).pid
+        assert agent.call(Spawn(name="x"), key="9").pid == last
+        assert agent.call(Spawn(name="x"), key="0").pid == last + 1, "forgotten, and so applied again"
 
     def test_a_duplicate_waits_for_the_first(self, world: World, agent: App) -> None:
         tool_agent = world.connect("app:tools").spawn()

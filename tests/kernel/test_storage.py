@@ -147,10 +147,9 @@ def test_a_kernel_that_stops_at_once_finishes_what_is_being_written(world: World
     assert kept(world) == 1
 
 
-def test_old_replies_are_forgotten(world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_replies_are_forgotten(world: World, agent: App) -> None:
     agent.call(PUT, key="k")
-    later = world.system.storage.clock + 25 * 3_600
-    monkeypatch.setattr("kernos.kernel.storage.time.time", lambda: later)
+    world.host.advance(25 * 3_600)
     world.system.storage.keep_tidy()
     world.host.work()
     assert world.disk.database.connection.execute("SELECT count(*) FROM replies").fetchone() == (0,)
