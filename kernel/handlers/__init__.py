@@ -30,7 +30,7 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.message import Receive, Send
+from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
 from kernos.syscalls.process import (
@@ -115,6 +115,8 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     FinishUpload: store.finish,
     Send: message.send,
     Receive: message.receive,
+    Subscribe: message.subscribe,
+    Unsubscribe: message.unsubscribe,
     ServeTool: tool.serve,
     AnswerTool: tool.answer,
     CallTool: tool.call,

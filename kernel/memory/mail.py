@@ -54,6 +54,16 @@ def take(connection: Connection, box: str) -> Letter | None:
     return Letter(id_, sender, pid, user, receiver, msgspec.json.decode(labels, type=tuple[str, ...]), time, text)
 
 
+def put_back(connection: Connection, box: str, letter: Letter) -> None:
+    """Make a letter that could not be handed over the oldest of its box again."""
+    kept = connection.execute("SELECT 1 FROM mails WHERE id = ?", (letter.id,)).fetchone()  # in the box of another subscriber
+    if not kept:
+        _keep(connection, letter)
+    insert = "INSERT INTO deliveries (id, box, mail) VALUES ((SELECT min(0, coalesce(min(id), 0)) - 1 FROM deliveries), ?, ?)"
+    connection.execute(insert, (box, letter.id))
+    connection.execute("INSERT INTO boxes VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET waiting = waiting + 1", (box,))
+
+
 def count(connection: Connection, box: str) -> int:
     """Letters in a box."""
     found = connection.execute("SELECT waiting FROM boxes WHERE name = ?", (box,)).fetchone()

@@ -52,6 +52,7 @@ def agent(app: App) -> App:
 def waiting(agent: App, **options: Any) -> Sent:
     """A call that waits."""
     sent = agent.send(Receive(mailbox="queue/empty"), **options)
+    agent.world.host.work()
     assert sent.open
     return sent
 
