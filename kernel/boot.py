@@ -15,6 +15,7 @@ from typing import IO
 from kernos.syscalls.keys import Key, key_file, make_key, read_key, write_key
 from kernos.syscalls.places import Places
 
+from .memory.backup import restore
 from .memory.database import DamagedError, Database, open_database, storage_key
 from .security.identity import Identities
 
@@ -61,6 +62,14 @@ def open_storage(where: Places) -> Database:
         log.critical("%s", report)
         print(f"kernos: {report}", file=sys.stderr, flush=True)
     return database
+
+
+def restore_storage(where: Places, file: Path) -> int:
+    """Put a backup in the place of the database, whose key must be there; how many commits it holds."""
+    try:
+        return restore(file, storage_key(where.state), where.state)
+    except DamagedError as error:
+        raise BootError(str(error)) from error
 
 
 def kernel_key(where: Places) -> Key:

@@ -51,7 +51,10 @@ class Embedder:
         self._again = self._busy
         if not self._busy and self.encoder is not None:
             self._busy = True
-            self.system.storage.read(lambda connection: window.unembedded(connection, EMBED_BATCH), self._take)
+            try:
+                self.system.storage.read(lambda connection: window.unembedded(connection, EMBED_BATCH), self._take)
+            except KernosError:  # too much waits for the disk
+                self._rest(failed=True)
 
     def _take(self, pages: list[Unembedded] | Exception) -> None:
         encoder = self.encoder
@@ -79,7 +82,10 @@ class Embedder:
             self.system.storage.tell(lambda: self.memory.embedded([page.branch for page in pages], ids, vectors))
             self._rest(failed=False, more=True)
 
-        self.system.storage.write(lambda connection: window.embedded(connection, model, rows), kept)
+        try:
+            self.system.storage.write(lambda connection: window.embedded(connection, model, rows), kept)
+        except KernosError:
+            self._rest(failed=True)
 
     def _rest(self, *, failed: bool, more: bool = False) -> None:
         again, self._busy, self._again = self._again or more, False, False

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from kernos.syscalls.errors import LimitError
+from kernos.syscalls.errors import KernosError, LimitError
 from kernos.syscalls.process import LimitName
 from kernos.syscalls.wire import encode
 
@@ -118,8 +118,11 @@ class Storage:
         self.pending += 1
 
     def tell(self, act: Callable[[], object]) -> None:
-        """Do something in a thread that reads, after what was read before it was asked."""
-        self.read(lambda _: act(), _log_failure)
+        """Do something in a thread that reads; here, if too much waits for them or the kernel is being stopped. Never fails."""
+        try:
+            self.read(lambda _: act(), _log_failure)
+        except KernosError:
+            act()
 
     def _counted(self, then: Then[T]) -> Then[T]:
         def come(outcome: T | Exception) -> None:

@@ -147,6 +147,7 @@ TABLE: tuple[Row, ...] = (
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),
+    row(system.BackUp, "system:backup", cost=Cost.DISK),
     row(system.StopKernel, "system:stop", flags="mc"),
 )
 

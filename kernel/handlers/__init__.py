@@ -59,7 +59,7 @@ from kernos.syscalls.store import (
     ShareFiles,
     UploadPart,
 )
-from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 
 from . import context, message, model, policy, process, store, system, tool
@@ -127,5 +127,6 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     Ping: system.ping,
     GetStatus: system.status,
     Cancel: system.cancel,
+    BackUp: system.backup,
     StopKernel: system.stop,
 }

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from threading import Event, Thread
@@ -12,8 +14,9 @@ import pytest
 from benchmarks.kernel import RunningKernel, booted
 from kernos.syscalls import Context, Kernel, Key, Places
 from kernos.syscalls.context import AppendContext, OpenContext
-from kernos.syscalls.errors import KernelRestartedError, StoppingError, UnreachableError
+from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
 from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.system import BackUp
 
 MODEL = "smollm2-135m"
 
@@ -128,3 +131,21 @@ def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object
             assert texts == [f"{number}{half}" for number in range(count) for half in "ab"]
             assert count - writer.acknowledged in (0, 1), "the last one may be there though nobody was told"
             assert writer.acknowledged >= 5 * kills
+
+
+def test_a_backup_is_a_way_back(models: object, home: str) -> None:
+    environment = os.environ | {"KERNOS_HOME": home}
+    file = f"{home}/backup"
+    with booted(home=home) as running, running.connect() as kernel:
+        chat = Context(kernel.spawn("writer"), "chat")
+        chat.append(Message("user", "kept"))
+        assert kernel.call(BackUp(path=file)).commits > 0
+        with pytest.raises(ConflictError):
+            kernel.call(BackUp(path=file))
+        chat.append(Message("user", "later"))
+        command = [sys.executable, "-m", "kernos.apps.cli", "restore", "--yes", file]
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1, "a kernel is running"
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    with booted(home=home) as running, running.connect() as kernel:
+        assert [message.text for message in Context(kernel.spawn("reader"), "chat")] == ["kept"]
