@@ -1,8 +1,9 @@
 """KV pages that left the device: what coming back costs against computing again, and more agents than the device has room for.
 
 **Coming back.** An agent with 1,024 tokens behind it is stopped, others push its pages down to the host pool, or on into the swap file,
-whose page cache is then dropped; it is let go on. `host_gain` and `disk_gain` are the time to its next token where nothing is kept,
-over that time here: everything a client waits for, the step of its token included. Rounds of the three kernels take turns.
+whose page cache is then dropped; it is let go on. What that costs is the time until its client has the next token, less that of a step,
+which everybody pays. `host_gain` and `disk_gain` are the cost where nothing is kept, and all is computed again, over the cost here. Three
+kernels take turns.
 
 **Overcommit.** 64 agents on 8 slots change places every 32 tokens. `overcommit` is their throughput with device pages for 8 of them, the
 rest in host memory and the swap file, over that with room for all; `identical` is the share of turns with the same tokens, in fp32.
@@ -11,6 +12,7 @@ rest in host memory and the swap file, over that with room for all; `identical` 
 import asyncio
 import os
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -34,8 +36,10 @@ TARGETS = {
 
 TOKENS = 1_024
 POLL_S = 0.01
+STEPS = 12
+"""Tokens after which a step's time is known."""
 SETTLE_S = 0.5
-"""For the last page to be written, once all have a place in the file."""
+"""For the step under way to end and the last page to be written."""
 PAGES = TOKENS // 64 + 2
 """Of the agent that comes back, with the few tokens it produced."""
 
@@ -73,11 +77,11 @@ def measure_resume(rounds: int) -> dict[str, float]:
         for number in range(rounds):
             for place, kernel in kernels.items():
                 seconds[place].append(asyncio.run(come_back(kernel, model, place, number)))
-    found = {place: median(times) for place, times in seconds.items()}
+    cost = {place: median(times) for place, times in seconds.items()}
     return {
-        "host_gain": found["nowhere"] / found["host"],
-        "disk_gain": found["nowhere"] / found["disk"],
-        **{f"resume_ms_{place}": 1_000 * time for place, time in found.items()},
+        "host_gain": cost["nowhere"] / cost["host"],
+        "disk_gain": cost["nowhere"] / cost["disk"],
+        **{f"resume_ms_{place}": 1_000 * time for place, time in cost.items()},
     }
 
 
@@ -86,43 +90,49 @@ class Sleeper:
 
     def __init__(self, agent: AsyncKernel) -> None:
         self.agent = agent
-        self.tokens = 0
-        self.came = asyncio.Event()
-        """Set when a token has come."""
+        self.times: list[float] = []
+        """When tokens came."""
+        self._came = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     async def fall_asleep(self, model: str, name: str) -> None:
         """Begin to answer, and be stopped."""
         messages = await prompt(self.agent, model, name, TOKENS)
         self.task = asyncio.create_task(self._answer(Generate(model=model, messages=messages, max_tokens=400, ignore_eos=True)))
-        while self.tokens < 3:
-            self.came.clear()
-            await self.came.wait()
+        await self._count(3)
         await self.agent.call(SendSignal(pid=self.agent.pid, signal="stop"), urgent=True)
 
     async def wake_up(self) -> float:
-        """Go on; seconds until the next token."""
-        self.came.clear()
+        """Go on; seconds until the next token, less those of a step."""
+        self.times.clear()
         began = perf_counter()
         await self.agent.call(SendSignal(pid=self.agent.pid, signal="continue"), urgent=True)
-        await self.came.wait()
-        return perf_counter() - began
+        await self._count(STEPS)
+        step = median([later - sooner for sooner, later in pairwise(self.times)])
+        return self.times[0] - began - step
+
+    async def _count(self, tokens: int) -> None:
+        """Wait for so many tokens."""
+        while len(self.times) < tokens:
+            self._came.clear()
+            await self._came.wait()
 
     async def _answer(self, call: Generate) -> None:
         async with self.agent.stream(call) as stream:
             async for _ in stream:
-                self.tokens += 1
-                self.came.set()
+                self.times.append(perf_counter())
+                self._came.set()
 
 
 async def come_back(kernel: RunningKernel, model: str, place: str, number: int) -> float:
-    """Stop an agent, push its pages down, let it go on; seconds until its next token."""
+    """Stop an agent, push its pages down, let it go on; what that cost, in seconds."""
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
         sleepers = [Sleeper(await connection.spawn("sleeper")) for _ in range(3)]
         for sleeper, name in zip(sleepers, "abc", strict=True):
             await sleeper.fall_asleep(model, f"{number}{name}")
+        os_pid = await settle(connection, place)
         if place == "disk":
-            await reach_disk(connection)
+            drop_page_cache(os_pid)
         seconds = await sleepers[0].wake_up()
         for sleeper in sleepers:
             await sleeper.agent.exit()
@@ -130,14 +140,16 @@ async def come_back(kernel: RunningKernel, model: str, place: str, number: int) 
         return seconds
 
 
-async def reach_disk(connection: AsyncKernel) -> None:
-    """Wait until the pages of the first agent are on disk, and there alone."""
-    status = await connection.call(GetStatus(), urgent=True)
-    while sum(use.held for use in status.pages if use.tier == "disk") < TOKENS // 64:
-        await asyncio.sleep(POLL_S)
+async def settle(connection: AsyncKernel, place: str) -> int:
+    """Wait until the pages of the first agent are where they should be and nothing moves any more; the device server's process id."""
+    while True:
         status = await connection.call(GetStatus(), urgent=True)
+        held = {use.tier: use.held for use in status.pages}
+        if place == "nowhere" or held[place] >= TOKENS // 64:
+            break
+        await asyncio.sleep(POLL_S)
     await asyncio.sleep(SETTLE_S)
-    drop_page_cache(next(device.os_pid for device in status.devices if device.device == "decoder"))
+    return next(device.os_pid for device in status.devices if device.device == "decoder")
 
 
 def drop_page_cache(os_pid: int) -> None:

@@ -13,7 +13,14 @@ FRAME: Final = 14
 """Tokens of the embedded model's chat template around a system and a user message."""
 
 WORD: Final = " river"
-"""One token of the embedded model."""
+"""One token of the embedded model. Nothing but this word would make it answer with markers, which have no text to show."""
+
+QUESTION: Final = "Tell me a story about a boat."
+WEATHER: Final = ("sunny", "windy", "cold", "foggy", "warm")
+PLACES: Final = ("mill", "bridge", "harbour", "old farm", "market", "church", "island")
+
+LONGEST: Final = 26
+"""Tokens of the longest sentence, generously: what is missing then is filled up by words."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,22 @@ async def length(connection: AsyncKernel, model: str, messages: list[Message]) -
 
 
 async def prompt(connection: AsyncKernel, model: str, name: str, tokens: int) -> list[Message]:
-    """A prompt of exactly so many tokens that shares no page with one of another `name`."""
+    """A prompt of exactly so many tokens that shares no page with one of another `name`; the answer to it begins with plain words."""
 
-    def conversation(words: int) -> list[Message]:
-        return [Message("system", f"Text {name}:" + WORD * words), Message("user", "Go on.")]
+    def conversation(sentences: int, words: int) -> list[Message]:
+        text = " ".join(_sentence(number) for number in range(sentences))
+        return [Message("system", f"Notes {name}. {text}{WORD * words}."), Message("user", QUESTION)]
 
-    messages = conversation(tokens - await length(connection, model, conversation(0)))
-    found = await length(connection, model, messages)
-    assert found == tokens, f"a prompt of {found} tokens instead of {tokens}"
-    return messages
+    sentences = max(0, (tokens - await length(connection, model, conversation(0, 0))) // LONGEST)
+    words = 1
+    while (found := await length(connection, model, conversation(sentences, words))) != tokens:
+        words += tokens - found
+    return conversation(sentences, words)
+
+
+def _sentence(number: int) -> str:
+    weather, place = WEATHER[number % len(WEATHER)], PLACES[number % len(PLACES)]
+    return f"On day {number} it was {weather}, and we rowed from the {place} down to the next village."
 
 
 async def timed(agent: AsyncKernel, model: str, messages: list[Message], tokens: int, began: Callable[[], object] | None = None) -> Timed:

@@ -127,25 +127,27 @@ def main() -> None:
     """Start, connect, serve, leave."""
     boot = msgspec.json.decode(sys.stdin.buffer.readline(), type=Boot)
     _settle(boot)
-    import torch
-
-    from .torch_driver import TorchDriver
-
-    torch.set_num_threads(boot.threads)
-    device = torch.device(boot.device)
     with zmq.Context() as context, _connect(context, boot) as socket:
+        # Each thread has a priority of its own and gives it to those it starts. libzmq's have started; torch's shall not hold them up: at
+        # one priority, commands reached a device that computed on all cores two steps late.
+        os.setpriority(os.PRIO_PROCESS, 0, boot.nice)
+        import torch
+
+        from .torch_driver import TorchDriver
+
+        torch.set_num_threads(boot.threads)
+        device = torch.device(boot.device)
         server = Server(socket, TorchDriver(device))
         server.send(Hello(boot.device, os.getpid(), _accelerator(device), boot.threads))
         server.run()
 
 
 def _settle(boot: Boot) -> None:
-    """Take our place among the processes. Before torch is imported: threads inherit the priority, libraries read the environment."""
+    """Take our place among the processes, before libraries read the environment."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    os.setpriority(os.PRIO_PROCESS, 0, boot.nice)
-    # Threads that wait for each other spin for some tens of microseconds, then sleep. Measured at 1 row on 2 cores, alone and beside two busy
-    # processes of the same priority: always sleeping 48 and 42 ms a step, this 27 and 58, always spinning 26 and several seconds.
+    # Threads that wait for each other spin for some tens of microseconds, then sleep. Measured at 1 row on 2 cores, alone and beside two
+    # busy processes of the same priority: always sleeping 48 and 42 ms a step, this 27 and 58, always spinning 26 and several seconds.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if boot.parent:
