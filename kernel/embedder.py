@@ -49,7 +49,7 @@ class Embedder:
     def wake(self) -> None:
         """There may be pages that wait."""
         self._again = self._busy
-        if not self._busy and self.encoder is not None:
+        if not self._busy and self.encoder is not None and not self.system.draining:
             self._busy = True
             try:
                 self.system.storage.read(lambda connection: window.unembedded(connection, EMBED_BATCH), self._take)

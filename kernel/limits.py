@@ -156,8 +156,8 @@ RECALL_PAGES: Final = 64
 RECALL_BYTES: Final = 256 << 20
 """Memory for the vectors and places of pages, of all contexts together; what was not used for longest is loaded anew when needed."""
 
-EMBED_BATCH: Final = 16
-"""Pages embedded together: about 100 ms of the encoder on two cores, which a question that comes meanwhile has to wait."""
+EMBED_BATCH: Final = 4
+"""Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
 
 EMBED_RETRY_S: Final = 5.0
 """When pages that could not be embedded are tried again; they are found by their words meanwhile."""

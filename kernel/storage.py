@@ -188,11 +188,13 @@ class Storage:
 
         def come(outcome: bytes | Exception) -> None:
             kept = bool(done) and not isinstance(outcome, Exception)
-            if kept and after is not None:
-                after(done[0])
-            if not kept and refusal is None:
-                self._give_back(charge)
-            ticket.then(ticket.answer)(outcome)
+            try:
+                if kept and after is not None:
+                    after(done[0])
+                if not kept and refusal is None:
+                    self._give_back(charge)
+            finally:
+                ticket.then(ticket.answer)(outcome)
 
         try:
             self.write(run if request is None else records.once(request, run, self.clock), come, erases=erases)

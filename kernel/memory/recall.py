@@ -57,8 +57,8 @@ class Memory:
         with self._lock:
             row = find(connection, actor, id_, "read")
             pinned = set(window.pins(connection, row))
-            order = list(self._reach(connection, row).rank(connection, question, vector))
-        for points in order:
+            ranked = self._reach(connection, row).rank(connection, question, vector)
+        for points in ranked:  # of numbers that are nobody else's: the lock need not be held
             found = _page(connection, id_, points)
             if found is not None and found.seq not in pinned:
                 yield found

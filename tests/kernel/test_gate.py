@@ -33,7 +33,7 @@ from kernos.syscalls.message import Receive
 from kernos.syscalls.model import CountTokens, Generate, Message
 from kernos.syscalls.process import Exit, Kill, ListProcesses, SendSignal, Spawn, Wait
 from kernos.syscalls.store import GetFile, PutFile
-from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.table import ROWS, TABLE
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, encode, encode_request
 from tests.kernel.fakes import App, Sent, World, examples, make_world, tiny_model
@@ -207,7 +207,8 @@ class TestAuthority:
         nobody = lawful.connect("device:decoder")
         for entry in TABLE:
             if entry.needs and not entry.agent and not any("{" in need for need, _ in entry.needs) and entry.call is not StopKernel:
-                call: Any = policy.CheckPolicy(subject="a", object="b", action="c") if entry.call is policy.CheckPolicy else entry.call()
+                fields = {policy.CheckPolicy: {"subject": "a", "object": "b", "action": "c"}, BackUp: {"path": "/backup"}}
+                call: Any = entry.call(**fields.get(entry.call, {}))
                 assert isinstance(nobody.refused(call), DeniedError), entry.name
 
     def test_a_refusal_names_its_facts(self, lawful: World) -> None:
