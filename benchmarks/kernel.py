@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -77,13 +77,13 @@ def models_folder() -> Path:
 
 
 @contextmanager
-def booted(*arguments: str, config: str = "") -> Iterator[RunningKernel]:
-    """Boot a kernel with these arguments and this text as its settings; stop it at the end."""
+def booted(*arguments: str, config: str = "", home: str = "") -> Iterator[RunningKernel]:
+    """Boot a kernel with these arguments and this text as its settings, in a new folder unless one is named; stop it at the end."""
     # Not under the repository: the path of a socket has to be short.
-    with tempfile.TemporaryDirectory(prefix="kernos-") as home:
+    with nullcontext(home) if home else tempfile.TemporaryDirectory(prefix="kernos-") as home:
         where = _places(Path(home))
         if config:
-            where.config.mkdir(parents=True)
+            where.config.mkdir(parents=True, exist_ok=True)
             (where.config / "kernos.toml").write_text(config, encoding="utf-8")
         log = Path(home) / "output"
         process = _start(where, log, arguments)

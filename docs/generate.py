@@ -31,8 +31,9 @@ ABI version {abi}. How calls travel is told in [wire.md](wire.md).
 {rule}
 
 Under each call stand its *needs*, what the policy must allow, as `object : action`. `{{field}}` is taken from the request, and
-`{{whose}}` is `own` where the process, context or principal that the request names is the caller's, else its owner; `{{raised}}` is the
-same, but only where the call makes a process more urgent or weigh more. A need whose field the request leaves out does not apply.
+`{{whose}}` is `own` where the process, context or principal that the request names is the caller's, `shared` where it is a context that
+its owner shares with the caller's owner, else its owner; `{{raised}}` is the same, but only where the call makes a process more urgent or
+weigh more. A need whose field the request leaves out does not apply.
 """
 
 

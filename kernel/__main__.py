@@ -14,7 +14,17 @@ from kernos.syscalls.errors import KernosError
 from kernos.syscalls.places import Connection, Places, places
 from kernos.syscalls.version import MAJOR, MINOR
 
-from .boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders, raise_limits
+from .boot import (
+    BootError,
+    enroll_administrator,
+    install_policies,
+    kernel_key,
+    lock_state,
+    make_folders,
+    open_storage,
+    raise_limits,
+    restore_storage,
+)
 from .config import Config, ConfigError, load_config
 from .gate import Gate
 from .launch import reap_orphans
@@ -23,6 +33,7 @@ from .observe.logs import open_log
 from .security.identity import Identities
 from .security.policy import load_policy
 from .security.rules import PolicyError
+from .storage import DatabaseDisk
 from .system import System
 
 log = logging.getLogger("kernos.kernel")
@@ -32,10 +43,14 @@ def main() -> int:
     """Run a kernel until it is stopped; the exit code says whether it could start."""
     where = places()
     try:
-        config = _configure(where, _arguments())
+        arguments = _arguments()
+        config = _configure(where, arguments)
         make_folders(where)
         raise_limits()
         lock = lock_state(where)
+        if arguments.restore:
+            print(f"The database is that of {arguments.restore}: {restore_storage(where, arguments.restore)} commits.")
+            return 0
         open_log(where.logs)
         loop = _boot(where, config)
     except (BootError, ConfigError, PolicyError, KernosError, OSError) as error:
@@ -45,6 +60,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.storage.close()
         loop.close()
         lock.close()
         log.info("stopped")
@@ -55,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("kernos.kernel", description="The Kernos kernel. Usually started by `kernos serve`.")
     parser.add_argument("--config", type=Path, help="settings to use instead of kernos.toml in the configuration folder")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="arithmetic of decoders, over the settings")
+    parser.add_argument("--restore", type=Path, help="put this backup in the place of the database, and end")
     return parser.parse_args()
 
 
@@ -72,12 +89,18 @@ def _boot(where: Places, config: Config) -> Loop:
     administrator = enroll_administrator(where, identities)
     policy = load_policy(install_policies(where, administrator.principal))
     key = kernel_key(where)
+    database = open_storage(where)
     loop = Loop(key)
     calls, control = where.socket("calls"), where.socket("control")
     os.umask(0o077)  # sockets take their mode from it
     loop.open(calls, control, where.socket("devices"))
-    system = System(loop, where, config, policy, identities, _since_start_ms())
+    system = System(loop, where, config, policy, identities, DatabaseDisk(database, loop.post), _since_start_ms())
     loop.attach(system, Gate(system))
+    reader = database.reader()
+    system.recover(reader)
+    reader.close()
+    system.storage.keep_tidy()
+    system.embedder.start()
     _wanted_models(system)
     system.fleet.start()
     _handle_signals(system)

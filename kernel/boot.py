@@ -2,10 +2,12 @@
 
 import fcntl
 import getpass
+import logging
 import os
 import re
 import resource
 import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import IO
@@ -13,7 +15,11 @@ from typing import IO
 from kernos.syscalls.keys import Key, key_file, make_key, read_key, write_key
 from kernos.syscalls.places import Places
 
+from .memory.backup import restore
+from .memory.database import DamagedError, Database, open_database, storage_key
 from .security.identity import Identities
+
+log = logging.getLogger(__name__)
 
 
 class BootError(Exception):
@@ -44,6 +50,26 @@ def lock_state(where: Places) -> IO[str]:
         lock.close()
         raise BootError(f"A kernel is running on {where.state} already. See `kernos status`, or end it with `kernos stop`.") from None
     return lock
+
+
+def open_storage(where: Places) -> Database:
+    """The database in the state folder, made at the first boot. What it lost by damage is told in the log and on the terminal."""
+    try:
+        database = open_database(where.state, storage_key(where.state))
+    except DamagedError as error:
+        raise BootError(str(error)) from error
+    if report := database.recovery.report():
+        log.critical("%s", report)
+        print(f"kernos: {report}", file=sys.stderr, flush=True)
+    return database
+
+
+def restore_storage(where: Places, file: Path) -> int:
+    """Put a backup in the place of the database, whose key must be there; how many commits it holds."""
+    try:
+        return restore(file, storage_key(where.state), where.state)
+    except DamagedError as error:
+        raise BootError(str(error)) from error
 
 
 def kernel_key(where: Places) -> Key:

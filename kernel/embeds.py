@@ -1,5 +1,9 @@
-"""Batches of texts on their way to an encoder. A batch that is with a device when it dies is sent again to its successor."""
+"""Batches of texts on their way to an encoder. A batch that is with a device when it dies is sent again to its successor.
 
+A batch is a call's, charged to its payers, or the kernel's own, which nobody pays for.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,15 +18,17 @@ from .tickets import Ticket
 if TYPE_CHECKING:
     from .system import System
 
+Outcome = Embeddings | KernosError
+
 
 @dataclass
 class Batch:
     """Token ids of texts, and who wants their vectors."""
 
     id: int
-    ticket: Ticket
     model: str
     inputs: list[list[int]]
+    then: Callable[[Outcome], object]
     tries: int = 0
 
 
@@ -36,29 +42,56 @@ class Embeds:
 
     def start(self, ticket: Ticket, call: Embed, entry: Entry) -> None:
         """Tokenize on a thread, then send."""
+
+        def begin(inputs: list[list[int]]) -> None:
+            self._charged(ticket, entry, inputs)
+
+        def tokenized(inputs: list[list[int]] | Exception) -> None:
+            if isinstance(inputs, Exception):
+                ticket.fail(_refused(entry, inputs))
+            else:
+                ticket.then(begin)(inputs)
+
+        self._tokenize(call.texts, entry, tokenized)
+
+    def own(self, texts: list[str], entry: Entry, then: Callable[[Outcome], object]) -> None:
+        """Embed for the kernel itself. What a failing device or model makes of it comes to `then` as an error."""
+
+        def tokenized(inputs: list[list[int]] | Exception) -> None:
+            if isinstance(inputs, Exception):
+                then(_refused(entry, inputs))
+            else:
+                self._begin(entry, inputs, then)
+
+        self._tokenize(texts, entry, tokenized)
+
+    def _tokenize(self, texts: list[str], entry: Entry, then: Callable[[list[list[int]] | Exception], None]) -> None:
         window = entry.window or entry.manifest.window
         tokenizer = entry.tokenizer
-        self.system.host.offload(lambda: tokenizer.encode_all(call.texts, window), lambda inputs: self._tokenized(ticket, entry, inputs))
+        self.system.host.offload(lambda: tokenizer.encode_all(texts, window), then)
 
-    def _tokenized(self, ticket: Ticket, entry: Entry, inputs: list[list[int]] | Exception) -> None:
-        if isinstance(inputs, Exception):
-            ticket.fail(DeviceError(f"{entry.name} could not tokenize these texts: {inputs}."))
-            return
-        if not ticket.open:
-            return
+    def _charged(self, ticket: Ticket, entry: Entry, inputs: list[list[int]]) -> None:
         tokens = sum(map(len, inputs))
-        try:
-            entry = self.system.registry.need(entry.name, "encoder")  # it may have failed meanwhile
-            self.system.quotas.spend(ticket.payers, tokens, self.system.host.now)
-        except KernosError as error:
-            ticket.fail(error)
-            return
-        self._last += 1
-        batch = self.batches[self._last] = Batch(self._last, ticket, entry.name, inputs)
-        ticket.on_end = lambda: self.batches.pop(batch.id, None)
+        entry = self.system.registry.need(entry.name, "encoder")  # it may have failed meanwhile
+        self.system.quotas.spend(ticket.payers, tokens, self.system.host.now)
         ticket.agent.prompt_tokens += tokens
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, KernosError):  # not the caller's doing, so the tokens come back
+                self.system.quotas.pour(ticket.payers, tokens, self.system.host.now)
+                ticket.fail(outcome)
+            else:
+                ticket.reply(outcome)
+
+        batch = self._begin(entry, inputs, done)
+        ticket.on_end = lambda: self.batches.pop(batch.id, None)
+
+    def _begin(self, entry: Entry, inputs: list[list[int]], then: Callable[[Outcome], object]) -> Batch:
+        self._last += 1
+        batch = self.batches[self._last] = Batch(self._last, entry.name, inputs, then)
         if entry.state == "ready":
             self._send(batch)
+        return batch
 
     def send_waiting(self, model: str) -> None:
         """The model is ready, for the first time or again: send every batch for it."""
@@ -70,24 +103,19 @@ class Embeds:
         """Vectors have come."""
         batch = self.batches.pop(report.batch, None)
         if batch is not None:
-            batch.ticket.reply(Embeddings(report.dim, len(batch.inputs), report.data))
+            batch.then(Embeddings(report.dim, len(batch.inputs), report.data))
 
     def failed(self, id_: int, reason: str) -> None:
         """The device could not serve a batch."""
-        batch = self.batches.get(id_)
+        batch = self.batches.pop(id_, None)
         if batch is not None:
-            self._fail(batch, DeviceError(f"{batch.model} could not embed these texts: {reason}."))
+            batch.then(DeviceError(f"{batch.model} could not embed these texts: {reason}."))
 
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
         for batch in [batch for batch in self.batches.values() if batch.model == model]:
-            self._fail(batch, error)
-
-    def _fail(self, batch: Batch, error: KernosError) -> None:
-        """It was not the caller's doing, so the tokens come back."""
-        self.batches.pop(batch.id, None)
-        self.system.quotas.pour(batch.ticket.payers, sum(map(len, batch.inputs)), self.system.host.now)
-        batch.ticket.fail(error)
+            self.batches.pop(batch.id, None)  # it may have been given up, because an error before it could not be sent
+            batch.then(error)
 
     def _send(self, batch: Batch) -> None:
         batch.tries += 1
@@ -95,3 +123,7 @@ class Embeds:
             self.failed(batch.id, "its device died each time it was tried")
         else:
             self.system.host.command(self.system.registry.get(batch.model).server, messages.Embed(batch.id, batch.model, batch.inputs))
+
+
+def _refused(entry: Entry, error: Exception) -> DeviceError:
+    return DeviceError(f"{entry.name} could not tokenize these texts: {error}.")

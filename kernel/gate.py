@@ -40,6 +40,7 @@ from .core.scheduler import RANK
 from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
+from .memory.records import Request
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -125,9 +126,9 @@ class Gate:
         self._authorise(client, process, row, call)
         self._charge(client, header, process, row)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
-        key = (header.key or None) if row.mutates else None
-        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, key)
-        if ticket.key is None or self._first(ticket, body):
+        request = Request(client.principal, header.key, hashlib.sha256(body).digest()) if header.key and row.mutates else None
+        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, request)
+        if request is None or self._first(ticket, request):
             self._dispatch(ticket, call)
 
     def _identify(self, client: Client, pid: int, row: Row) -> Process | None:
@@ -177,7 +178,10 @@ class Gate:
         return template.format_map(values)
 
     def _whose(self, client: Client, process: Process | None, call: Call[Any]) -> str | None:
-        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own."""
+        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own.
+
+        A context that somebody else shares with the caller's owner is `shared`.
+        """
         if (pid := getattr(call, "pid", None)) is not None:
             other = self.system.processes.rows.get(pid)
             return "own" if other is None or other.principal == client.principal else other.principal
@@ -186,8 +190,7 @@ class Gate:
             return "own" if call.principal in own else call.principal
         if (id_ := getattr(call, "context", None)) is None:
             return None
-        context = self.system.contexts.by_id.get(id_)
-        return "own" if context is None or (process is not None and context.owner == process.owner) else context.owner
+        return self.system.contexts.whose(id_, process)
 
     def _raises(self, call: Call[Any]) -> bool:
         """Whether a call makes a process more urgent than it is, or weigh more."""
@@ -213,12 +216,8 @@ class Gate:
     def _dispatch(self, ticket: Ticket, call: Call[Any]) -> None:
         try:
             result = HANDLERS[type(call)](self.system, ticket, call)
-        except KernosError as error:
-            ticket.fail(error)
         except Exception as error:
-            log.exception("%s broke", ticket.row.name)
-            story = "; ".join(ticket.process.story) if ticket.process else ""
-            ticket.fail(InternalError(f"{ticket.row.name} failed inside the kernel: {error!r}. It goes on; see its log.", story=story))
+            self.fault(ticket, error)
         else:
             if result is not LATER:
                 ticket.reply(result)
@@ -272,9 +271,12 @@ class Gate:
 
     def finish(self, ticket: Ticket, value: Any) -> bool:
         """End a call with its reply; whether it could be sent."""
+        return ticket.open and self.answer(ticket, encode(value))
+
+    def answer(self, ticket: Ticket, body: bytes) -> bool:
+        """End a call with its encoded reply; whether it could be sent."""
         if not ticket.open:
             return False
-        body = encode(value)
         self._close(ticket)
         if ticket.key is not None:
             self._settle(ticket, ticket.key, body)
@@ -287,6 +289,15 @@ class Gate:
             self._refuse(ticket.client, ticket.id, error)
             for other in self._unrecord(ticket):
                 other.fail(error)
+
+    def fault(self, ticket: Ticket, error: Exception) -> None:
+        """End a call with whatever was raised in carrying it out."""
+        if isinstance(error, KernosError):
+            self.fail(ticket, error)
+            return
+        log.error("%s broke", ticket.row.name, exc_info=error)
+        story = "; ".join(ticket.process.story) if ticket.process else ""
+        self.fail(ticket, InternalError(f"{ticket.row.name} failed inside the kernel: {error!r}. It goes on; see its log.", story=story))
 
     def event(self, ticket: Ticket, value: Any) -> None:
         """Send one of a stream's events."""
@@ -326,10 +337,9 @@ class Gate:
 
     # --- applied once -------------------------------------------------------------------------------------------------------------
 
-    def _first(self, ticket: Ticket, body: bytes) -> bool:
-        """Whether a call with this key is new; a repeated one gets the outcome of the first."""
-        key = ticket.key or ""
-        body = hashlib.sha256(body).digest()
+    def _first(self, ticket: Ticket, request: Request) -> bool:
+        """Whether a call with this key is new to this kernel; a repeated one gets the outcome of the first."""
+        key, body = request.key, request.digest
         own = self._records.setdefault(ticket.principal, OrderedDict())
         record = own.get(key)
         if record is None or (record.answer is not None and self.system.host.now - record.since > IDEMPOTENCY_S):

@@ -52,6 +52,11 @@ class Host(Protocol):
         ...
 
     @property
+    def clock(self) -> float:
+        """Seconds since the Unix epoch, for what outlives this kernel or is read by people."""
+        ...
+
+    @property
     def clients(self) -> int:
         """Connections."""
         ...
@@ -72,8 +77,12 @@ class Host(Protocol):
         """Do something when the clock has reached `when`."""
         ...
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Do slow work on a thread, then hand its result (or error) back in the loop."""
+        ...
+
+    def post(self, act: Callable[[], object]) -> None:
+        """Do something in the loop, after what was posted before; may be called in any thread."""
         ...
 
     def stop(self) -> None:

@@ -5,6 +5,8 @@ What administrators change is in `config.py` and, for what each principal may us
 
 from typing import Final
 
+from kernos.syscalls.store import CHUNK
+
 # --- messages -------------------------------------------------------------------------------------------------------------------
 
 SEND_QUEUE: Final = 1_000
@@ -135,6 +137,63 @@ PAUSES: Final = 64
 
 CONTEXT_BYTES: Final = 8 << 20
 """Text of one context: about two million tokens, far beyond any window."""
+
+HIGH_WATER: Final = 0.9
+"""Share of the model's window beyond which the oldest messages leave it: the rest is for the answer."""
+
+LOW_WATER: Final = 0.5
+"""Down to which they leave. The KV behind them is computed again then, so it should be rare: at most two tokens for each one appended."""
+
+RECALL_SHARE: Final = 8
+"""What is recalled for a message takes at most this part of the window: 1,024 of 8,192 tokens, where 84 % of the evidence was measured."""
+
+RECALL_LEAST: Final = 1.0
+"""Points of a page that is recalled unasked: one standard deviation in meaning, or an eighth of the words. Less says nothing."""
+
+RECALL_PAGES: Final = 64
+"""Pages recalled for a message at the most: they are small, and each costs a look-up."""
+
+RECALL_BYTES: Final = 256 << 20
+"""Memory for the vectors and places of pages, of all contexts together; what was not used for longest is loaded anew when needed."""
+
+EMBED_BATCH: Final = 4
+"""Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
+
+EMBED_RETRY_S: Final = 5.0
+"""When pages that could not be embedded are tried again; they are found by their words meanwhile."""
+
+EXPLAINED: Final = 256
+"""Contexts of which it is remembered what the model saw last, at about a window of text each."""
+
+CHUNK_BYTES: Final = CHUNK
+"""Bytes of a large file that are stored and checked together: big enough that a row costs nothing, small enough to read a part."""
+
+WRITES: Final = 4_096
+"""Jobs waiting for the writer: as many as there can be calls in flight."""
+
+READS: Final = 4_096
+"""Queries waiting for the reader threads; as above."""
+
+READERS: Final = 2
+"""Threads that read the database. Reads are short and the cores are few."""
+
+WRITE_GROUP: Final = 256
+"""Jobs committed together at the most: at some 50 us each, the first of them waits about 13 ms for the last."""
+
+LOG_PAGES: Final = 1_000
+"""Pages of the write-ahead log (4 KiB each) that are copied into the database when there is nothing else to do."""
+
+LOG_PAGES_MOST: Final = 1_600
+"""Pages that are copied even if there is something else to do; it takes about 10 ms."""
+
+LOG_BYTES: Final = 8 << 20
+"""The log's file is made this large at once: a commit into room that is there was measured at 0.4 ms, one that grows the file at 7 ms."""
+
+VERIFY_BYTES: Final = 256 << 20
+"""A database up to this size is checked whole when it is opened (0.4 s for 100 MB); of a larger one, each page when it is read."""
+
+TIDY_S: Final = 3_600.0
+"""How often old records are removed, and how long an upload may take; an hour more or less does not matter to either."""
 
 MAILBOX: Final = 1_000
 """Mails in a box; a sender to a full box is asked to come back."""

@@ -10,6 +10,7 @@ the loop may wait again.
 
 import logging
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -206,6 +207,11 @@ class Loop:
         return self._reactor.now
 
     @property
+    def clock(self) -> float:
+        """Seconds since the Unix epoch."""
+        return time.time()
+
+    @property
     def clients(self) -> int:
         """Connections."""
         return len(self._clients)
@@ -250,9 +256,13 @@ class Loop:
         """Do something when the clock has reached `when`."""
         return self._reactor.at(when, act)
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Do slow work on a thread, then hand its result back in the loop."""
         self._reactor.offload(work, then)
+
+    def post(self, act: Callable[[], object]) -> None:
+        """Do something in the loop; may be called in any thread."""
+        self._reactor.post(act)
 
     # --- ends of processes --------------------------------------------------------------------------------------------------------
 

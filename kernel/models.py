@@ -165,6 +165,7 @@ class Registry:
             self.system.turns.apply(self.system.scheduler.handle(lane_up, self.system.host.now))
         else:
             self.system.embeds.send_waiting(entry.name)
+            self.system.embedder.wake()
 
     def load_failed(self, report: LoadFailed) -> None:
         """A model could not be loaded."""

@@ -94,7 +94,7 @@ class Reactor:
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         """Do slow work on a thread, then hand its result or its error back here."""
 
         def run() -> None:
@@ -102,10 +102,14 @@ class Reactor:
                 result: T | Exception = work()
             except Exception as error:
                 result = error
-            self._results.append(lambda: then(result))
-            self.wake()
+            self.post(lambda: then(result))
 
         self._threads.submit(run)
+
+    def post(self, act: Act) -> None:
+        """Call `act` in the loop, after what was posted before; safe in any thread."""
+        self._results.append(act)
+        self.wake()
 
     def close(self) -> None:
         """Free what is held; work not yet begun is left."""

@@ -12,6 +12,8 @@ from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
 from .config import Config
+from .contexts import Contexts
+from .conversations import Conversations
 from .core.mailboxes import Mailboxes
 from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
@@ -19,16 +21,19 @@ from .core.quotas import Quotas
 from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
+from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
 from .limits import ZOMBIES
-from .memory.contexts import Contexts
-from .memory.files import Files
+from .memory import filestore
+from .memory.connection import Connection
 from .models import Registry
 from .paging import Paging
+from .recalls import Recalls
 from .security.identity import Identities
 from .security.policy import Policy
+from .storage import Disk, Storage
 from .tickets import Ticket
 from .tools import Tools
 from .turns import Turns
@@ -42,7 +47,9 @@ class System:
 
     gate: "Gate"
 
-    def __init__(self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, boot_ms: float) -> None:
+    def __init__(
+        self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, disk: Disk, boot_ms: float
+    ) -> None:
         self.host = host
         self.where = where
         self.config = config
@@ -56,8 +63,8 @@ class System:
         self.processes = ProcessTable()
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
-        self.contexts = Contexts(self.quotas)
-        self.files = Files(self.quotas)
+        self.storage = Storage(self, disk)
+        self.contexts = Contexts(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -66,7 +73,16 @@ class System:
         self.fleet = Fleet(self)
         self.paging = Paging(self)
         self.turns = Turns(self)
+        self.conversations = Conversations(self)
         self.embeds = Embeds(self)
+        self.embedder = Embedder(self)
+        self.recalls = Recalls(self)
+
+    def recover(self, connection: Connection) -> None:
+        """Take over what the last kernel kept."""
+        self.contexts.load(connection)
+        for payers, files, size in filestore.charges(connection):
+            self.quotas.hold(payers, {"files": files, "bytes": size}, self.host.now)
 
     def new_id(self) -> str:
         """An identifier that cannot be guessed."""
@@ -100,5 +116,5 @@ class System:
 
     def stop_if_drained(self) -> None:
         """Leave, once draining and nothing is in flight."""
-        if self.draining and not self.gate.in_flight:
+        if self.draining and not self.gate.in_flight and not self.storage.pending:
             self.host.stop()

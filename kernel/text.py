@@ -24,6 +24,10 @@ PLAIN_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfo
 """For base models that ship no template of their own."""
 
 
+_OVERHEAD = 8
+"""Tokens that are taken for it where the template refuses so plain a conversation."""
+
+
 class Tokenizer:
     """Text to tokens and back, for the model in a folder."""
 
@@ -52,6 +56,20 @@ class Tokenizer:
         """Token ids of texts for an encoder, cut to its window with the closing special token kept."""
         ids = [list(encoding.ids) for encoding in self.rust.encode_batch(texts, add_special_tokens=True)]
         return [row if len(row) <= window else row[: window - 1] + row[-1:] for row in ids]
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Tokens of messages with these texts in a prompt, each with what the chat template puts around it."""
+        return [len(encoding.ids) + self.overhead for encoding in self.rust.encode_batch(texts, add_special_tokens=False)]
+
+    @cached_property
+    def overhead(self) -> int:
+        """Tokens that the chat template adds to a message."""
+        pair = [Message("user", "x"), Message("assistant", "x")]
+        try:
+            one, two = (len(self.encode(self.render(pair * count))) for count in (1, 2))
+        except BadRequestError:
+            return _OVERHEAD
+        return max(0, -(-(two - one) // 2) - len(self.encode("x")))
 
     def decoder(self) -> "TextStream":
         """A fresh decoder for one answer."""

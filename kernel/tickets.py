@@ -1,7 +1,7 @@
 """A ticket is one call in flight: who asked, as which agent, until when, and the way to answer."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kernos.syscalls.errors import KernosError
 from kernos.syscalls.table import Row
@@ -9,9 +9,12 @@ from kernos.syscalls.table import Row
 from .core.processes import Process
 from .core.quotas import Payers
 from .host import Client, Timer
+from .memory.records import Request
 
 if TYPE_CHECKING:
     from .gate import Gate
+
+T = TypeVar("T")
 
 
 class Ticket:
@@ -20,7 +23,7 @@ class Ticket:
     Exactly one of `reply` and `fail` ends it; what comes after that is left out, so that a late answer to a cancelled call is harmless.
     """
 
-    __slots__ = ("_gate", "client", "deadline", "id", "key", "on_end", "open", "process", "row", "stream", "timer")
+    __slots__ = ("_gate", "client", "deadline", "id", "key", "on_end", "open", "process", "request", "row", "stream", "timer")
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class Ticket:
         process: Process | None,
         stream: bool,
         deadline: float | None,
-        key: str | None,
+        request: Request | None,
     ) -> None:
         self._gate = gate
         self.client = client
@@ -40,7 +43,10 @@ class Ticket:
         self.process = process
         self.stream = stream
         self.deadline = deadline
-        self.key = key
+        self.request = request
+        """What tells it from other calls, if it carries an idempotency key and changes something."""
+        self.key = request.key if request is not None else None
+        """As long as its outcome is to be remembered under it."""
         self.open = True
         self.on_end: Callable[[], object] | None = None
         """Called when somebody else than the handler ends the call: undo what was begun."""
@@ -66,9 +72,27 @@ class Ticket:
         """End the call with its reply; whether it could be sent."""
         return self._gate.finish(self, value)
 
+    def answer(self, reply: bytes) -> bool:
+        """End the call with a reply that is encoded already; whether it could be sent."""
+        return self._gate.answer(self, reply)
+
     def fail(self, error: KernosError) -> None:
         """End the call with an error."""
         self._gate.fail(self, error)
+
+    def then(self, act: Callable[[T], object]) -> Callable[[T | Exception], None]:
+        """What takes an outcome that comes later: it goes on with `act`, if the call has not ended. Errors, also those of `act`, end it."""
+
+        def come(outcome: T | Exception) -> None:
+            if isinstance(outcome, Exception):
+                self._gate.fault(self, outcome)
+            elif self.open:
+                try:
+                    act(outcome)
+                except Exception as error:
+                    self._gate.fault(self, error)
+
+        return come
 
     def event(self, value: Any) -> None:
         """Send an event, if the caller wants events."""

@@ -128,11 +128,10 @@ class Turns:
 
     # --- from a call to a turn ----------------------------------------------------------------------------------------------------
 
-    def start(self, ticket: Ticket, call: Generate, model: Entry) -> None:
+    def start(self, ticket: Ticket, call: Generate, model: Entry, conversation: list[Message]) -> None:
         """Make the prompt, on a thread if it is long, and hand the turn to the scheduler."""
         if self.system.scheduler.queued >= QUEUED_TURNS:
             raise BusyError(f"{QUEUED_TURNS} turns are waiting for {model.name}. Try again in a few seconds.", retry_after=5.0)
-        conversation = [*self._past(call), *call.messages]
         if not conversation:
             raise BadRequestError("model.generate: there is nothing to answer. Send messages, or name a context that has some.")
         tokenizer = model.tokenizer
@@ -142,9 +141,6 @@ class Turns:
             self.system.host.offload(
                 lambda: tokenizer.encode(tokenizer.render(conversation)), lambda prompt: self._encoded(ticket, call, model, prompt)
             )
-
-    def _past(self, call: Generate) -> list[Message]:
-        return self.system.contexts.get(call.context).messages if call.context else []
 
     def _encoded(self, ticket: Ticket, call: Generate, model: Entry, prompt: list[int] | Exception) -> None:
         try:
@@ -286,17 +282,12 @@ class Turns:
         if isinstance(event, scheduler.Ended) and answer.running:
             self._command(answer, messages.Stop(answer.seq))  # its row was kept to be saved
         self._forget(answer, event)
-        text = "".join(answer.pieces)
-        try:
-            if answer.call.context is not None:
-                self.system.contexts.get(answer.call.context).append(
-                    [*answer.call.messages, Message("assistant", text)], self.system.host.now
-                )
-        except KernosError as error:
-            answer.ticket.fail(error)
+        usage = Usage(len(answer.prompt), len(answer.tokens), answer.spared)
+        generation = Generation("".join(answer.pieces), finish, usage, answer.tokens, answer.resumed)
+        if answer.call.context is None:
+            answer.ticket.reply(generation)
         else:
-            usage = Usage(len(answer.prompt), len(answer.tokens), answer.spared)
-            answer.ticket.reply(Generation(text, finish, usage, answer.tokens, answer.resumed))
+            self.system.conversations.keep(answer.ticket, answer.call, answer.call.context, generation)
 
     def failed(self, seq: int, reason: str) -> None:
         """The device could not serve a sequence."""

@@ -155,6 +155,24 @@ class ToolError(KernosError):
     advice = "See the tool's own message; check the arguments against its schema."
 
 
+class StorageFullError(KernosError):
+    """The disk that holds the kernel's database is full; nothing of this call was kept. Not `LimitError`: no quota of yours is used up."""
+
+    code = "storage_full"
+    retry = True
+    advice = "Delete something or have the administrator make room, then try again."
+
+
+class StorageError(KernosError):
+    """The disk or the database failed: it cannot be read, written or trusted. Details: `reason`, SQLite's name for it.
+
+    The message says whether the call may still have been kept, and whether the kernel goes on writing.
+    """
+
+    code = "storage"
+    advice = "Have the administrator look at the disk and at the kernel's log; `kernos restore` brings a backup back."
+
+
 class StoppingError(KernosError):
     """The kernel is being stopped and takes no new calls, or ended this one."""
 

@@ -1,6 +1,8 @@
 """`message.*`: mail between agents. The sender is stamped by the kernel and cannot be forged.
 
-A mailbox is `agent/PID`, read by that agent alone, or `queue/NAME`, read by whoever the policy lets; each mail goes to one reader.
+A mailbox is `agent/PID`, read by that agent alone, or `queue/NAME`, read by whoever the policy lets; each mail goes to one reader. What is
+sent to `topic/NAME` goes to every queue that subscribed to it. Queues, topics and what waits in them outlive the kernel; the box of an
+agent ends with it.
 """
 
 from typing import Annotated
@@ -9,9 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from .bounds import Id, Pid, Principal, Text
-from .call import Call
+from .call import Call, Done
 
 Mailbox = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[1-9][0-9]{0,15}|queue/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
+
+Queue = Annotated[str, Meta(max_length=80, pattern=r"^queue/[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
+Topic = Annotated[str, Meta(max_length=80, pattern=r"^topic/[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
+Address = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[1-9][0-9]{0,15}|(queue|topic)/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -21,7 +27,7 @@ class Mail(msgspec.Struct, frozen=True):
     sender: Principal
     sender_pid: Pid
     user: Principal | None
-    to: Mailbox
+    to: Address
     text: Text
     sent_at: float
     waiting: int
@@ -29,19 +35,36 @@ class Mail(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """The mail is in the box or with its reader."""
+    """The mail is in the box, in the boxes of all subscribers, or with its reader."""
 
     mail: Id
 
 
 class Send(Call[Sent], tag="message.send", frozen=True):
-    """Put a mail into a box; a full box refuses with `BusyError`."""
+    """Put a mail into a box, or on a topic; a full box refuses with `BusyError`, also for a topic: then no subscriber has it."""
 
-    to: Mailbox
+    to: Address
     text: Text
 
 
 class Receive(Call[Mail], tag="message.receive", frozen=True):
-    """Take the oldest mail out of a box, waiting for one until the call's deadline."""
+    """Take the oldest mail out of a box, waiting for one until the call's deadline.
+
+    A reader who lost the answer, or the kernel, gets the same mail when he asks again with his idempotency key.
+    """
 
     mailbox: Mailbox
+
+
+class Subscribe(Call[Done], tag="message.subscribe", frozen=True):
+    """Let a queue get what is sent to a topic from now on."""
+
+    topic: Topic
+    queue: Queue
+
+
+class Unsubscribe(Call[Done], tag="message.unsubscribe", frozen=True):
+    """Let it get no more; what it has stays."""
+
+    topic: Topic
+    queue: Queue

@@ -12,11 +12,13 @@ Role = Literal["system", "user", "assistant", "tool"]
 Kind = Literal["decoder", "encoder"]
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One message of a conversation."""
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of a conversation. `calls` are the tool calls it makes, as JSON; `labels` stick to the context it is put into."""
 
     role: Role
     text: Text
+    labels: Annotated[list[Name], Meta(max_length=16)] = []
+    calls: Annotated[str, Meta(max_length=65_536)] = ""
 
 
 Messages = Annotated[list[Message], Meta(max_length=1_024)]

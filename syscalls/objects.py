@@ -1,21 +1,61 @@
 """Thin objects over the calls: `Context` and `Store` read like what they stand for. For `Kernel`; async code makes the calls itself."""
 
+import hashlib
 from collections.abc import Iterator
+from typing import Literal
 
 from .client import Kernel
-from .context import AppendContext, DeleteContext, OpenContext, ReadContext
+from .context import (
+    Access,
+    AppendContext,
+    CloseContext,
+    ContextStat,
+    DeleteContext,
+    ExplainContext,
+    ForkContext,
+    GrantContext,
+    LabelContext,
+    OpenContext,
+    Operation,
+    PageOut,
+    PinMessages,
+    Prompt,
+    ReadContext,
+    ReadHistory,
+    Recall,
+    Recalled,
+    RestoreContext,
+    RollbackContext,
+    SnapshotContext,
+    StatContext,
+    UnpinMessages,
+)
 from .model import Message
-from .store import DeleteFile, File, GetFile, ListFiles, PutFile
+from .store import (
+    CHUNK,
+    BeginUpload,
+    DeleteFile,
+    File,
+    FinishUpload,
+    GetFile,
+    ListFiles,
+    ListVersions,
+    MoveFile,
+    PutFile,
+    RollbackFile,
+    ShareFiles,
+    UploadPart,
+)
 
 _PAGE = 100
 
 
 class Context:
-    """A conversation kept by the kernel under a name; made when it is first opened."""
+    """A conversation kept by the kernel under a name; made when it is first opened. `model` is attached to it, if given."""
 
-    def __init__(self, kernel: Kernel, name: str) -> None:
+    def __init__(self, kernel: Kernel, name: str, model: str | None = None) -> None:
         self._kernel = kernel
-        self.id = kernel.call(OpenContext(name=name)).context
+        self.id = kernel.call(OpenContext(name=name, model=model)).context
 
     def append(self, *messages: Message) -> None:
         """Put messages at the end, all or none."""
@@ -28,8 +68,65 @@ class Context:
             yield from part.messages
             start, total = start + _PAGE, part.total
 
+    def stat(self) -> ContextStat:
+        """All about it but its messages."""
+        return self._kernel.call(StatContext(context=self.id))
+
     def __len__(self) -> int:
         return self._kernel.call(ReadContext(context=self.id, limit=1)).total
+
+    def fork(self, name: str) -> "Context":
+        """A new context of one's own that begins as this one is now."""
+        self._kernel.call(ForkContext(context=self.id, name=name))
+        return Context(self._kernel, name)
+
+    def snapshot(self, name: str) -> None:
+        """Give the present state a name."""
+        self._kernel.call(SnapshotContext(context=self.id, name=name))
+
+    def restore(self, name: str) -> None:
+        """Go back, or forward again, to a snapshot."""
+        self._kernel.call(RestoreContext(context=self.id, name=name))
+
+    def rollback(self, messages: int) -> None:
+        """Go back to the first `messages` messages."""
+        self._kernel.call(RollbackContext(context=self.id, messages=messages))
+
+    def history(self, limit: int = 100) -> list[Operation]:
+        """The newest of all that was done to it, the oldest first."""
+        return self._kernel.call(ReadHistory(context=self.id, limit=limit)).operations
+
+    def pin(self, start: int, stop: int) -> None:
+        """Keep messages in the window."""
+        self._kernel.call(PinMessages(context=self.id, start=start, stop=stop))
+
+    def unpin(self, start: int, stop: int) -> None:
+        """Let messages leave the window."""
+        self._kernel.call(UnpinMessages(context=self.id, start=start, stop=stop))
+
+    def page_out(self, until: int) -> None:
+        """Let the messages before `until` leave the window; they can still be read."""
+        self._kernel.call(PageOut(context=self.id, until=until))
+
+    def recall(self, query: str, limit: int = 10) -> list[Recalled]:
+        """What has left the window and has to do with a question, best first."""
+        return self._kernel.call(Recall(context=self.id, query=query, limit=limit)).pages
+
+    def explain(self, model: str, *messages: Message) -> Prompt:
+        """The prompt that a turn with these messages would have; without any, the one that the model saw last."""
+        return self._kernel.call(ExplainContext(context=self.id, model=model, messages=list(messages)))
+
+    def label(self, *labels: str) -> None:
+        """Set its labels."""
+        self._kernel.call(LabelContext(context=self.id, labels=list(labels)))
+
+    def grant(self, principal: str, access: Access | None) -> None:
+        """Share it with a principal, or with `None` no more."""
+        self._kernel.call(GrantContext(context=self.id, principal=principal, access=access))
+
+    def close(self) -> None:
+        """Let nothing be appended until it is opened again."""
+        self._kernel.call(CloseContext(context=self.id))
 
     def delete(self) -> None:
         """Remove the context and its messages for good."""
@@ -43,12 +140,37 @@ class Store:
         self._kernel = kernel
 
     def put(self, path: str, data: bytes, *, expect: int | None = None) -> File:
-        """Write a file whole; with `expect`, only over that version (0: only if new), else `ConflictError`."""
-        return self._kernel.call(PutFile(path=path, data=data, expect=expect))
+        """Write a file, in parts if it is large; with `expect`, only over that version (0: only if new), else `ConflictError`."""
+        if len(data) <= CHUNK:
+            return self._kernel.call(PutFile(path=path, data=data, expect=expect))
+        upload = self._kernel.call(BeginUpload(path=path)).upload
+        for number, start in enumerate(range(0, len(data), CHUNK)):
+            self._kernel.call(UploadPart(upload=upload, number=number, data=data[start : start + CHUNK]))
+        return self._kernel.call(FinishUpload(upload=upload, digest=hashlib.sha256(data).digest(), expect=expect))
 
-    def get(self, path: str) -> bytes:
-        """The bytes of a file; `NotFoundError` if there is none."""
-        return self._kernel.call(GetFile(path=path)).data
+    def get(self, path: str, version: int | None = None) -> bytes:
+        """The bytes of a file, in its newest version unless one is named; `NotFoundError` if there is none."""
+        part = self._kernel.call(GetFile(path=path, version=version))
+        data = bytearray(part.data)
+        while len(data) < part.file.size:  # of the version that was begun with
+            data += self._kernel.call(GetFile(path=path, version=part.file.version, start=len(data))).data
+        return bytes(data)
+
+    def history(self, path: str) -> list[File]:
+        """All versions of a file, the oldest first."""
+        return self._kernel.call(ListVersions(path=path)).files
+
+    def rollback(self, path: str, version: int) -> File:
+        """Make an old version the newest one again."""
+        return self._kernel.call(RollbackFile(path=path, version=version))
+
+    def move(self, path: str, to: str) -> File:
+        """Give a file another path, where there is none."""
+        return self._kernel.call(MoveFile(path=path, to=to))
+
+    def share(self, path: str, principal: str, access: Literal["read", "write"] | None) -> None:
+        """Share a file or a folder with a principal, or with `None` no more."""
+        self._kernel.call(ShareFiles(path=path, principal=principal, access=access))
 
     def list(self, prefix: str = "") -> list[File]:
         """Files whose path begins with `prefix`."""

@@ -55,7 +55,7 @@ def make_request(call: Call[Any], id_: int, pid: int, stream: bool, timeout: flo
     row = ROWS.get(type(call))
     if row is None:
         raise UnknownCallError(f"{type(call).__name__} is not a system call. The calls are listed in docs/syscalls.md.")
-    if timeout is None and row.cost is Cost.LIGHT:
+    if timeout is None and row.cost in (Cost.LIGHT, Cost.DISK):
         timeout = LIGHT_TIMEOUT_S
     limit = None if timeout is None else max(1, int(timeout * 1_000))
     header = RequestHeader(id_, pid, stream, limit, key)

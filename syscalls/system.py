@@ -78,6 +78,22 @@ class Cancel(Call[Done], tag="system.cancel", frozen=True):
     id: CallId
 
 
+class BackedUp(msgspec.Struct, frozen=True):
+    """A backup that was written: its bytes, and how many commits it holds."""
+
+    size: int
+    commits: int
+
+
+class BackUp(Call[BackedUp], tag="system.backup", frozen=True):
+    """Copy the database into a file that is not there yet, encrypted under its own key, while it goes on being used.
+
+    The kernel writes the file, so the path is absolute and the kernel's user must be allowed to write there.
+    """
+
+    path: Annotated[str, Meta(max_length=1_024, pattern=r"^/")]
+
+
 class StopKernel(Call[Done], tag="system.stop", frozen=True):
     """End the kernel; with `drain`, first let the calls in flight end (new ones are refused meanwhile)."""
 

@@ -3,9 +3,9 @@
 The typed decoder, the gate, the reference page `docs/syscalls.md`, the policy tools and the tests all read this table.
 
 `needs` says what the policy must allow, as pairs of an object and an action. A `{field}` of an object is taken from the request, and
-`{whose}` is `own` where the process, context or principal that the request names is the caller's, else its owner. `{raised}` is the same,
-but only where the call makes a process more urgent. A need whose field the request leaves out does not apply; a call without needs is open
-to every known principal.
+`{whose}` is `own` where the process, context or principal that the request names is the caller's, `shared` where it is a context that
+its owner shares with the caller's, else its owner. `{raised}` is the same, but only where the call makes a process more urgent. A need
+whose field the request leaves out does not apply; a call without needs is open to every known principal.
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ class Cost(Enum):
     """What a call may take of the machine; the gate charges by it."""
 
     LIGHT = "answered at once"
+    DISK = "waits for the disk"
     WAITS = "waits for somebody else, or for a thread"
     DEVICE = "runs on a device"
 
@@ -101,17 +102,41 @@ TABLE: tuple[Row, ...] = (
     row(model.ListModels, "model:list"),
     row(model.LoadModel, "model/{model}:load", cost=Cost.WAITS, flags="m"),
     row(model.UnloadModel, "model/{model}:unload", flags="m"),
-    row(context.OpenContext, "context/own:open", flags="ma"),
-    row(context.AppendContext, "context/{whose}:append", flags="ma"),
-    row(context.ReadContext, "context/{whose}:read", flags="a"),
-    row(context.ListContexts, "context/own:list", flags="a"),
-    row(context.DeleteContext, "context/{whose}:delete", flags="ma"),
-    row(store.PutFile, "store/{path}:write", flags="ma"),
-    row(store.GetFile, "store/{path}:read", flags="a"),
-    row(store.ListFiles, "store:list", flags="a"),
-    row(store.DeleteFile, "store/{path}:delete", flags="ma"),
-    row(message.Send, "message/{to}:send", flags="ma"),
-    row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="a"),
+    row(context.OpenContext, "context/own:open", cost=Cost.DISK, flags="ma"),
+    row(context.AppendContext, "context/{whose}:append", cost=Cost.DISK, flags="ma"),
+    row(context.ReadContext, "context/{whose}:read", cost=Cost.DISK, flags="a"),
+    row(context.ListContexts, "context/own:list", cost=Cost.DISK, flags="a"),
+    row(context.StatContext, "context/{whose}:read", cost=Cost.DISK, flags="a"),
+    row(context.ForkContext, "context/{whose}:read", "context/own:open", cost=Cost.DISK, flags="ma"),
+    row(context.SnapshotContext, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
+    row(context.RestoreContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
+    row(context.RollbackContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
+    row(context.Recall, "context/{whose}:read", cost=Cost.DEVICE, flags="a"),
+    row(context.SearchContexts, "context/own:search", cost=Cost.DEVICE, flags="a"),
+    row(context.ExplainContext, "context/{whose}:explain", cost=Cost.DEVICE, flags="a"),
+    row(context.ReadHistory, "context/{whose}:read", cost=Cost.DISK, flags="a"),
+    row(context.PinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
+    row(context.UnpinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
+    row(context.PageOut, "context/{whose}:append", cost=Cost.DISK, flags="ma"),
+    row(context.LabelContext, "context/{whose}:label", cost=Cost.DISK, flags="ma"),
+    row(context.GrantContext, "context/{whose}:grant", cost=Cost.DISK, flags="ma"),
+    row(context.CloseContext, "context/{whose}:close", cost=Cost.DISK, flags="ma"),
+    row(context.DeleteContext, "context/{whose}:delete", cost=Cost.DISK, flags="ma"),
+    row(store.PutFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
+    row(store.GetFile, "store/{path}:read", cost=Cost.DISK, flags="a"),
+    row(store.ListFiles, "store:list", cost=Cost.DISK, flags="a"),
+    row(store.DeleteFile, "store/{path}:delete", cost=Cost.DISK, flags="ma"),
+    row(store.MoveFile, "store/{path}:write", "store/{to}:write", cost=Cost.DISK, flags="ma"),
+    row(store.ListVersions, "store/{path}:read", cost=Cost.DISK, flags="a"),
+    row(store.RollbackFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
+    row(store.ShareFiles, "store/{path}:share", cost=Cost.DISK, flags="ma"),
+    row(store.BeginUpload, "store/{path}:write", cost=Cost.DISK, flags="ma"),
+    row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),
+    row(store.FinishUpload, "store:upload", cost=Cost.DISK, flags="ma"),
+    row(message.Send, "message/{to}:send", cost=Cost.DISK, flags="ma"),
+    row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="ma"),
+    row(message.Subscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
+    row(message.Unsubscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(tool.ServeTool, "tool/{tool}:serve", cost=Cost.WAITS, flags="a"),
     row(tool.AnswerTool, "tool:answer", flags="ma"),
     row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="ma"),
@@ -122,6 +147,7 @@ TABLE: tuple[Row, ...] = (
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),
+    row(system.BackUp, "system:backup", cost=Cost.DISK),
     row(system.StopKernel, "system:stop", flags="mc"),
 )
 

@@ -12,6 +12,7 @@ import click
 from kernos import __version__
 from kernos.syscalls.errors import DeniedError, KernosError, UnreachableError
 
+from .backups import backup, restore
 from .benches import bench
 from .completion import completion
 from .demo import demo
@@ -67,7 +68,26 @@ def main(ctx: click.Context) -> None:
         ctx.color = False  # rich sees to this by itself, click does not
 
 
-for command in (serve, stop, status, run, ps, kill, nice, usage, models, pull, logs, policy, simulate, bench, demo, completion):
+for command in (
+    serve,
+    stop,
+    status,
+    run,
+    ps,
+    kill,
+    nice,
+    usage,
+    models,
+    pull,
+    logs,
+    policy,
+    backup,
+    restore,
+    simulate,
+    bench,
+    demo,
+    completion,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -47,6 +47,11 @@ class Mailboxes(Generic[M, W]):
         """Let a reader wait at an empty box."""
         self.readers.setdefault(box, deque()).append(reader)
 
+    def waiting(self, box: str) -> W | None:
+        """The reader who has waited longest at a box; he waits no longer."""
+        readers = self.readers.get(box)
+        return self._leave(box, readers) if readers else None
+
     def give_up(self, box: str, reader: W) -> None:
         """A reader waits no longer."""
         waiting = self.readers.get(box)

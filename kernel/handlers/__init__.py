@@ -8,8 +8,29 @@ from collections.abc import Callable
 from typing import Any
 
 from kernos.syscalls.call import Call
-from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
-from kernos.syscalls.message import Receive, Send
+from kernos.syscalls.context import (
+    AppendContext,
+    CloseContext,
+    DeleteContext,
+    ExplainContext,
+    ForkContext,
+    GrantContext,
+    LabelContext,
+    ListContexts,
+    OpenContext,
+    PageOut,
+    PinMessages,
+    ReadContext,
+    ReadHistory,
+    Recall,
+    RestoreContext,
+    RollbackContext,
+    SearchContexts,
+    SnapshotContext,
+    StatContext,
+    UnpinMessages,
+)
+from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
 from kernos.syscalls.process import (
@@ -25,8 +46,20 @@ from kernos.syscalls.process import (
     Spawn,
     Wait,
 )
-from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
-from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.store import (
+    BeginUpload,
+    DeleteFile,
+    FinishUpload,
+    GetFile,
+    ListFiles,
+    ListVersions,
+    MoveFile,
+    PutFile,
+    RollbackFile,
+    ShareFiles,
+    UploadPart,
+)
+from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 
 from . import context, message, model, policy, process, store, system, tool
@@ -53,13 +86,37 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     AppendContext: context.append,
     ReadContext: context.read,
     ListContexts: context.list_,
+    StatContext: context.stat,
+    ForkContext: context.fork,
+    SnapshotContext: context.snapshot,
+    RestoreContext: context.restore,
+    RollbackContext: context.rollback,
+    ReadHistory: context.history_,
+    PinMessages: context.pin,
+    UnpinMessages: context.unpin,
+    PageOut: context.page_out,
+    Recall: context.recall_,
+    SearchContexts: context.search,
+    ExplainContext: context.explain,
+    LabelContext: context.label,
+    GrantContext: context.grant,
+    CloseContext: context.close,
     DeleteContext: context.delete,
     PutFile: store.put,
     GetFile: store.get,
     ListFiles: store.list_,
     DeleteFile: store.delete,
+    MoveFile: store.move,
+    ListVersions: store.history,
+    RollbackFile: store.rollback,
+    ShareFiles: store.share,
+    BeginUpload: store.begin,
+    UploadPart: store.part,
+    FinishUpload: store.finish,
     Send: message.send,
     Receive: message.receive,
+    Subscribe: message.subscribe,
+    Unsubscribe: message.unsubscribe,
     ServeTool: tool.serve,
     AnswerTool: tool.answer,
     CallTool: tool.call,
@@ -70,5 +127,6 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     Ping: system.ping,
     GetStatus: system.status,
     Cancel: system.cancel,
+    BackUp: system.backup,
     StopKernel: system.stop,
 }

@@ -1,50 +1,275 @@
-"""`context.*`. The gate has asked the policy about the owner already; what is left is to do it."""
+"""`context.*`. The gate has asked the policy about the owner already; what is left is to do it, in the name of `Contexts.actor`."""
 
+import heapq
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from kernos.syscalls import context as abi
 from kernos.syscalls.call import Done
-from kernos.syscalls.context import (
-    AppendContext,
-    ContextInfo,
-    ContextList,
-    ContextPart,
-    DeleteContext,
-    ListContexts,
-    OpenContext,
-    ReadContext,
-)
+from kernos.syscalls.errors import BusyError
+from kernos.syscalls.model import Message
 
-from ..memory.contexts import Context
+from ..conversations import count
+from ..memory import history, recall, transcripts, window
+from ..memory.connection import Connection
+from ..memory.recall import Found
+from ..memory.transcripts import ContextRow, StoredMessage
+from ..recalls import Vector, points_of
+from ..storage import Charge
 from ..system import System
-from ..tickets import Ticket
+from ..tickets import LATER, Later, Ticket
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def open_(system: System, ticket: Ticket, call: OpenContext) -> ContextInfo:
-    """Open or make."""
-    return _info(system.contexts.open(ticket.agent.owner, call.name, system.new_id(), ticket.payers, system.host.now))
+def open_(system: System, ticket: Ticket, call: abi.OpenContext) -> Later:
+    """Find, or open again, or make."""
+    owner = ticket.agent.owner
+
+    def found(row: ContextRow | None) -> None:
+        if row is not None and not row.closed and call.model in (None, row.model):
+            ticket.reply(_info(row))
+        else:
+            _make(system, ticket, call, charge=row is None)
+
+    return system.storage.fetch(ticket, lambda connection: transcripts.named(connection, owner, call.name), found)
 
 
-def append(system: System, ticket: Ticket, call: AppendContext) -> ContextInfo:
+def _make(system: System, ticket: Ticket, call: abi.OpenContext, *, charge: bool) -> None:
+    owner, payers, id_, now = ticket.agent.owner, ticket.payers, system.new_id(), system.storage.clock
+    one: Charge = (payers, {"contexts": 1})
+
+    def job(connection: Connection) -> ContextRow:
+        row = transcripts.open_context(connection, owner, call.name, id_, payers, now)
+        if call.model is None:
+            return row
+        transcripts.attach(connection, owner, row.id, call.model)
+        return transcripts.by_key(connection, row.key)
+
+    def after(row: ContextRow) -> None:
+        system.contexts.see(row)
+        made = row.id == id_
+        if made and not charge:  # it was deleted meanwhile
+            system.quotas.hold(*one, system.host.now)
+        elif charge and not made:  # somebody else made it meanwhile
+            system.quotas.give(*one)
+
+    if call.model is not None:
+        system.registry.get(call.model)
+    system.storage.change(ticket, job, _info, charge=one if charge else ((), {}), after=after)
+
+
+def append(system: System, ticket: Ticket, call: abi.AppendContext) -> Later:
     """Put messages at the end."""
-    context = system.contexts.get(call.context)
-    context.append(call.messages, system.host.now)
-    return _info(context)
+    system.conversations.append(ticket, call.context, call.messages, system.contexts.model(call.context), _info)
+    return LATER
 
 
-def read(system: System, ticket: Ticket, call: ReadContext) -> ContextPart:
+def read(system: System, ticket: Ticket, call: abi.ReadContext) -> Later:
     """A run of messages."""
-    messages = system.contexts.get(call.context).messages
-    return ContextPart(messages[call.start : call.start + call.limit], call.start, len(messages))
+    actor, end = system.contexts.actor(call.context, ticket.agent), call.start + call.limit
+
+    def query(connection: Connection) -> abi.ContextPart:
+        row = transcripts.find(connection, actor, call.context, "read")
+        messages = transcripts.messages_of(connection, row, call.start, end)
+        states = window.states(connection, actor, call.context, call.start, end)
+        known = [
+            abi.MessageState(message.time, message.tokens, state.state, state.embedded)
+            for message, state in zip(messages, states, strict=True)
+        ]
+        return abi.ContextPart([_message(message) for message in messages], call.start, row.length, known)
+
+    return system.storage.query(ticket, query, _as_it_is)
 
 
-def list_(system: System, ticket: Ticket, call: ListContexts) -> ContextList:
-    """The owner's contexts."""
-    return ContextList([_info(context) for context in system.contexts.of(ticket.agent.owner)])
+def list_(system: System, ticket: Ticket, call: abi.ListContexts) -> Later:
+    """The owner's contexts, or those shared with him."""
+    owner, of = ticket.agent.owner, transcripts.granted if call.shared else transcripts.of
+    return system.storage.query(ticket, lambda connection: of(connection, owner), lambda rows: abi.ContextList([*map(_info, rows)]))
 
 
-def delete(system: System, ticket: Ticket, call: DeleteContext) -> Done:
+def stat(system: System, ticket: Ticket, call: abi.StatContext) -> Later:
+    """All about one."""
+    actor, id_ = system.contexts.actor(call.context, ticket.agent), call.context
+
+    def query(connection: Connection) -> abi.ContextStat:
+        row = transcripts.find(connection, actor, id_, "read")
+        pages = window.pages(connection, actor, id_)
+        snapshots = [abi.Snapshot(kept.name, kept.length, kept.time) for kept in history.snapshots(connection, actor, id_)]
+        grants = [abi.Grant(principal, access) for principal, access in transcripts.grants(connection, row)]
+        embedded = sum(page.model is not None for page in pages)
+        return abi.ContextStat(_info(row), window.pins(connection, row), len(pages), embedded, snapshots, grants)
+
+    return system.storage.query(ticket, query, _as_it_is)
+
+
+def fork(system: System, ticket: Ticket, call: abi.ForkContext) -> Later:
+    """Charge what the new one will show, then make it."""
+    actor, owner, payers = system.contexts.actor(call.context, ticket.agent), ticket.agent.owner, ticket.payers
+    id_, now = system.new_id(), system.storage.clock
+
+    def found(source: ContextRow) -> None:
+        def job(connection: Connection) -> ContextRow:
+            row = history.fork(connection, actor, call.context, call.name, id_, payers, now, owner=owner)
+            if row.charged > source.bytes:
+                raise BusyError(f"The context {source.name} has grown while it was forked. Fork it again.", retry_after=0.1)
+            return row
+
+        def after(row: ContextRow) -> None:
+            system.contexts.see(row)
+            system.quotas.give(payers, {"bytes": source.bytes - row.charged})  # it may also have been rolled back meanwhile
+
+        charge: Charge = (payers, {"contexts": 1, "bytes": source.bytes})
+        system.storage.change(ticket, job, _info, charge=charge, after=after)
+
+    return system.storage.fetch(ticket, lambda connection: transcripts.find(connection, actor, call.context, "read"), found)
+
+
+def snapshot(system: System, ticket: Ticket, call: abi.SnapshotContext) -> Later:
+    """Give the present state a name."""
+    job = _on(system, ticket, call.context, history.snapshot, call.name, system.storage.clock)
+    return system.storage.change(ticket, job, lambda kept: abi.Snapshot(kept.name, kept.length, kept.time))
+
+
+def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
+    """Go to a snapshot."""
+    job = _on(system, ticket, call.context, history.restore, call.name, system.storage.clock)
+    return system.storage.change(ticket, job, _info)
+
+
+def rollback(system: System, ticket: Ticket, call: abi.RollbackContext) -> Later:
+    """Go back."""
+    job = _on(system, ticket, call.context, history.rollback, call.messages, system.storage.clock)
+    return system.storage.change(ticket, job, _info)
+
+
+def history_(system: System, ticket: Ticket, call: abi.ReadHistory) -> Later:
+    """The newest operations."""
+
+    def view(found: list[history.Operation]) -> abi.ContextHistory:
+        fields = history.Operation.__struct_fields__
+        newest = [abi.Operation(*(getattr(operation, field) for field in fields)) for operation in found[-call.limit :]]
+        return abi.ContextHistory(newest, len(found))
+
+    return system.storage.query(ticket, _on(system, ticket, call.context, history.history), view)
+
+
+def pin(system: System, ticket: Ticket, call: abi.PinMessages) -> Later:
+    """Keep in the window."""
+    return system.storage.change(ticket, _on(system, ticket, call.context, window.pin, call.start, call.stop), _done)
+
+
+def unpin(system: System, ticket: Ticket, call: abi.UnpinMessages) -> Later:
+    """Let leave."""
+    job = _on(system, ticket, call.context, window.unpin, call.start, call.stop)
+    return system.storage.change(ticket, job, _done, after=system.conversations.paged_out)
+
+
+def page_out(system: System, ticket: Ticket, call: abi.PageOut) -> Later:
+    """Move the beginning of the window."""
+    job = _on(system, ticket, call.context, window.page_out, call.until, system.storage.clock)
+    return system.storage.change(
+        ticket, job, lambda outcome: _info(outcome[0]), after=lambda outcome: system.conversations.paged_out(outcome[1])
+    )
+
+
+def recall_(system: System, ticket: Ticket, call: abi.Recall) -> Later:
+    """Ask one context."""
+    actor, memory = system.contexts.actor(call.context, ticket.agent), system.embedder.memory
+
+    def topic(connection: Connection) -> str | None:
+        return memory.topic(connection, actor, call.context, call.query)
+
+    def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
+        return _best(system, call, call.context, memory.rank(connection, actor, call.context, call.query, vector))
+
+    system.recalls.ask(ticket, topic, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    return LATER
+
+
+def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
+    """Ask all contexts of the owner together."""
+    owner, memory = ticket.agent.owner, system.embedder.memory
+
+    def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
+        ids = [row.id for row in transcripts.of(connection, owner) if row.resident]
+        ranked = (memory.rank(connection, owner, id_, call.query, vector) for id_ in ids)
+        return _best(system, call, "", heapq.merge(*ranked, key=lambda found: -found.points.score))
+
+    system.recalls.ask(ticket, lambda _: call.query, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    return LATER
+
+
+def explain(system: System, ticket: Ticket, call: abi.ExplainContext) -> Later:
+    """Show a prompt."""
+    system.conversations.explain(ticket, call, system.registry.need(call.model, "decoder"))
+    return LATER
+
+
+def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found: Iterator[Found]) -> list[abi.Recalled]:
+    model = system.contexts.model(id_)
+    tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
+    asked = recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
+    best = recall.fitting(asked, lambda page: count(tokenizer, [page.text])[0], call.budget, call.limit, 0.0)
+    return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
+
+
+def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:
+    """Set labels."""
+    return system.storage.change(ticket, _on(system, ticket, call.context, transcripts.label, call.labels), _done)
+
+
+def grant(system: System, ticket: Ticket, call: abi.GrantContext) -> Later:
+    """Share, or share no more."""
+    job = _on(system, ticket, call.context, transcripts.grant, call.principal, call.access)
+    shared = call.access is not None
+    return system.storage.change(ticket, job, _done, after=lambda _: system.contexts.share(call.context, call.principal, shared))
+
+
+def close(system: System, ticket: Ticket, call: abi.CloseContext) -> Later:
+    """Take no more messages."""
+    return system.storage.change(ticket, _on(system, ticket, call.context, transcripts.close), _done)
+
+
+def delete(system: System, ticket: Ticket, call: abi.DeleteContext) -> Later:
     """Remove for good."""
-    system.contexts.delete(call.context)
+    job = _on(system, ticket, call.context, transcripts.delete)
+    return system.storage.change(ticket, job, _done, after=system.contexts.delete, erases=True)
+
+
+def _on(
+    system: System, ticket: Ticket, id_: str, act: Callable[Concatenate[Connection, str, str, P], T], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[Connection], T]:
+    """A job or a query on a context, in the name of whoever may."""
+    actor = system.contexts.actor(id_, ticket.agent)
+    return lambda connection: act(connection, actor, id_, *args, **kwargs)
+
+
+def _info(row: ContextRow) -> abi.ContextInfo:
+    return abi.ContextInfo(
+        row.id,
+        row.name,
+        row.owner,
+        row.length,
+        row.tokens,
+        row.bytes,
+        row.resident,
+        row.model,
+        list(row.labels),
+        row.closed,
+        row.created,
+        row.updated,
+    )
+
+
+def _message(message: StoredMessage) -> Message:
+    return Message(message.role, message.text, list(message.labels), message.calls.decode())
+
+
+def _done(_: Any) -> Done:
     return Done()
 
 
-def _info(context: Context) -> ContextInfo:
-    return ContextInfo(context.id, context.name, context.owner, len(context.messages))
+def _as_it_is(reply: T) -> T:
+    return reply

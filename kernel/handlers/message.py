@@ -1,22 +1,71 @@
-"""`message.*`."""
+"""`message.*`. The boxes of agents are in memory and end with them; queues and topics are in the database, and their readers wait here."""
 
-import time
+from functools import partial
 
+from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError, DeniedError, NotFoundError
-from kernos.syscalls.message import Mail, Receive, Send, Sent
+from kernos.syscalls.message import Mail, Receive, Send, Sent, Subscribe, Unsubscribe
+from kernos.syscalls.wire import encode
 
 from ..core.mailboxes import FullError
 from ..core.processes import Life
+from ..memory import mail as post
+from ..memory import records
+from ..memory.connection import Connection
+from ..memory.mail import Letter
 from ..system import System
 from ..tickets import LATER, Later, Ticket
 
 
-def send(system: System, ticket: Ticket, call: Send) -> Sent:
+class _EmptyError(Exception):
+    """There is nothing in the box."""
+
+
+def send(system: System, ticket: Ticket, call: Send) -> Sent | Later:
     """Stamp the sender and deliver."""
+    kind, _, name = call.to.partition("/")
+    if kind == "agent":
+        return _send_agent(system, ticket, call, int(name))
     agent = ticket.agent
-    _check_receiver(system, call.to)
-    # Wall-clock time is for people to read; nothing in the kernel is decided by it.
-    mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, time.time(), 0)
+    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, call.to, (), system.host.clock, call.text)
+
+    def job(connection: Connection) -> list[str]:
+        if kind == "topic":
+            return post.publish(connection, letter)
+        post.send(connection, letter)
+        return [call.to]
+
+    return system.storage.change(ticket, job, lambda _: Sent(letter.id), after=lambda boxes: _wake(system, boxes))
+
+
+def receive(system: System, ticket: Ticket, call: Receive) -> Mail | Later:
+    """The oldest mail, now or when one comes."""
+    _check_reader(ticket, call.mailbox)
+    if call.mailbox.startswith("queue/"):
+        return _take(system, ticket, call.mailbox)
+    mail = system.mail.take(call.mailbox)
+    if mail is not None:
+        return Mail(mail.mail, mail.sender, mail.sender_pid, mail.user, mail.to, mail.text, mail.sent_at, system.mail.count(call.mailbox))
+    _wait(system, ticket, call.mailbox)
+    return LATER
+
+
+def subscribe(system: System, ticket: Ticket, call: Subscribe) -> Later:
+    """Let a queue follow a topic."""
+    return system.storage.change(ticket, lambda connection: post.subscribe(connection, call.topic, call.queue), _done)
+
+
+def unsubscribe(system: System, ticket: Ticket, call: Unsubscribe) -> Later:
+    """Let it follow no more."""
+    return system.storage.change(ticket, lambda connection: post.unsubscribe(connection, call.topic, call.queue), _done)
+
+
+def _send_agent(system: System, ticket: Ticket, call: Send, pid: int) -> Sent:
+    process = system.processes.rows.get(pid)
+    if process is None or process.life is Life.EXITED:
+        raise NotFoundError(f"There is no living agent {pid} to send to. `process.list` shows those there are.")
+    agent = ticket.agent
+    mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, system.host.clock, 0)
     try:
         # A reader who turns out to be gone is no reader: the next one gets the mail, or the box.
         while (reader := system.mail.send(call.to, mail)) is not None and not reader.reply(mail):
@@ -26,23 +75,50 @@ def send(system: System, ticket: Ticket, call: Send) -> Sent:
     return Sent(mail.mail)
 
 
-def receive(system: System, ticket: Ticket, call: Receive) -> Mail | Later:
-    """The oldest mail, now or when one comes."""
-    _check_reader(ticket, call.mailbox)
-    mail = system.mail.take(call.mailbox)
-    if mail is not None:
-        return Mail(mail.mail, mail.sender, mail.sender_pid, mail.user, mail.to, mail.text, mail.sent_at, system.mail.count(call.mailbox))
-    system.mail.wait(call.mailbox, ticket)
-    ticket.on_end = lambda: system.mail.give_up(call.mailbox, ticket)
+def _take(system: System, ticket: Ticket, box: str) -> Later:
+    """Take a mail out of a queue and answer with it, or wait. One that cannot be handed over goes back, unless he can ask for it again."""
+    taken: list[Letter] = []
+
+    def job(connection: Connection) -> bytes:
+        letter = post.take(connection, box)
+        if letter is None:
+            raise _EmptyError
+        taken.append(letter)
+        return encode(_mail(letter, post.count(connection, box)))
+
+    def come(outcome: bytes | Exception) -> None:
+        if isinstance(outcome, _EmptyError):
+            if ticket.open:
+                _wait(system, ticket, box)
+        elif isinstance(outcome, Exception):
+            system.gate.fault(ticket, outcome)
+        elif not ticket.answer(outcome) and ticket.request is None:
+            letter = taken[0]
+            system.storage.write(lambda connection: post.put_back(connection, box, letter), lambda _: _wake(system, [box]))
+
+    system.storage.write(job if ticket.request is None else records.once(ticket.request, job, system.storage.clock), come)
     return LATER
 
 
-def _check_receiver(system: System, to: str) -> None:
-    kind, _, name = to.partition("/")
-    if kind == "agent":
-        process = system.processes.rows.get(int(name))
-        if process is None or process.life is Life.EXITED:
-            raise NotFoundError(f"There is no living agent {name} to send to. `process.list` shows those there are.")
+def _wait(system: System, ticket: Ticket, box: str) -> None:
+    system.mail.wait(box, ticket)
+    ticket.on_end = lambda: system.mail.give_up(box, ticket)
+
+
+def _wake(system: System, boxes: list[str]) -> None:
+    """Let the next reader of each queue try again."""
+    for box in boxes:
+        reader = system.mail.waiting(box)
+        if reader is not None:
+            reader.then(partial(_take, system, reader))(box)
+
+
+def _mail(letter: Letter, waiting: int) -> Mail:
+    return Mail(letter.id, letter.sender, letter.sender_pid, letter.user, letter.receiver, letter.text, letter.time, waiting)
+
+
+def _done(_: None) -> Done:
+    return Done()
 
 
 def _check_reader(ticket: Ticket, mailbox: str) -> None:

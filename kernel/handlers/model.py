@@ -9,8 +9,12 @@ from ..tickets import LATER, Later, Ticket
 
 
 def generate(system: System, ticket: Ticket, call: Generate) -> Later:
-    """Begin a turn."""
-    system.turns.start(ticket, call, system.registry.need(call.model, "decoder"))
+    """Begin a turn, in a context or without."""
+    model = system.registry.need(call.model, "decoder")
+    if call.context is None:
+        system.turns.start(ticket, call, model, call.messages)
+    else:
+        system.conversations.start(ticket, call, call.context, model)
     return LATER
 
 

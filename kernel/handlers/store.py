@@ -1,34 +1,188 @@
-"""`store.*`. Every path is below the owner's own root."""
+"""`store.*`. The policy was asked about the path; whether somebody else's files are shared with the caller, the database says.
 
+A file is charged with all its versions, to those on whose behalf it was last written: its owner and an app.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kernos.syscalls import store as abi
 from kernos.syscalls.call import Done
-from kernos.syscalls.store import DeleteFile, File, FileData, Files, GetFile, ListFiles, PutFile
 
-from ..memory.files import StoredFile
+from ..core.quotas import Payers
+from ..memory import filestore, uploads
+from ..memory.connection import Connection
+from ..memory.filestore import FileRow, Total
+from ..storage import Charge
 from ..system import System
-from ..tickets import Ticket
+from ..tickets import LATER, Later, Ticket
 
 
-def put(system: System, ticket: Ticket, call: PutFile) -> File:
+@dataclass(frozen=True)
+class _Written:
+    """A version that was written, what its file was charged before and what it is charged now."""
+
+    row: FileRow
+    before: Total | None
+    after: Total
+
+
+def put(system: System, ticket: Ticket, call: abi.PutFile) -> Later:
     """Write whole."""
-    return _view(system.files.put(ticket.agent.owner, call.path, call.data, call.expect, ticket.payers, system.host.now))
+    actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
+
+    def job(connection: Connection) -> FileRow:
+        return filestore.put(connection, actor, call.owner or actor, call.path, call.data, call.expect, payers, now)
+
+    return _write(system, ticket, call.owner or actor, call.path, len(call.data), job)
 
 
-def get(system: System, ticket: Ticket, call: GetFile) -> FileData:
-    """Read whole."""
-    file = system.files.get(ticket.agent.owner, call.path)
-    return FileData(_view(file), file.data)
+def rollback(system: System, ticket: Ticket, call: abi.RollbackFile) -> Later:
+    """Write an old version again; its bytes are shared, but each version counts."""
+    actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
+    owner = call.owner or actor
+
+    def job(connection: Connection) -> FileRow:
+        return filestore.rollback(connection, actor, owner, call.path, call.version, payers, now)
+
+    return system.storage.fetch(
+        ticket,
+        lambda connection: filestore.find(connection, actor, owner, call.path, call.version).size,
+        lambda size: _write(system, ticket, owner, call.path, size, job),
+    )
 
 
-def list_(system: System, ticket: Ticket, call: ListFiles) -> Files:
+def get(system: System, ticket: Ticket, call: abi.GetFile) -> Later:
+    """Read, whole or a part."""
+    actor = ticket.agent.owner
+
+    def query(connection: Connection) -> abi.FileData:
+        file = filestore.find(connection, actor, call.owner or actor, call.path, call.version)
+        return abi.FileData(_view(file), filestore.read(connection, file, call.start, call.start + call.limit), call.start)
+
+    return system.storage.query(ticket, query, _as_it_is)
+
+
+def list_(system: System, ticket: Ticket, call: abi.ListFiles) -> Later:
     """The owner's files."""
-    return Files([_view(file) for file in system.files.list(ticket.agent.owner, call.prefix)])
+    actor = ticket.agent.owner
+    return system.storage.query(ticket, lambda connection: filestore.of(connection, actor, call.owner or actor, call.prefix), _views)
 
 
-def delete(system: System, ticket: Ticket, call: DeleteFile) -> Done:
+def history(system: System, ticket: Ticket, call: abi.ListVersions) -> Later:
+    """All versions."""
+    actor = ticket.agent.owner
+    return system.storage.query(ticket, lambda connection: filestore.history(connection, actor, call.owner or actor, call.path), _views)
+
+
+def move(system: System, ticket: Ticket, call: abi.MoveFile) -> Later:
+    """Rename."""
+    actor = ticket.agent.owner
+    owner = call.owner or actor
+    return system.storage.change(
+        ticket, lambda connection: filestore.move(connection, actor, owner, call.path, call.to, call.expect), _view
+    )
+
+
+def share(system: System, ticket: Ticket, call: abi.ShareFiles) -> Later:
+    """Share one's own, or share it no more."""
+    owner = ticket.agent.owner
+    return system.storage.change(
+        ticket, lambda connection: filestore.share(connection, owner, call.path, call.principal, call.access), _done
+    )
+
+
+def delete(system: System, ticket: Ticket, call: abi.DeleteFile) -> Later:
     """Remove."""
-    system.files.delete(ticket.agent.owner, call.path)
+    actor = ticket.agent.owner
+    owner = call.owner or actor
+
+    def job(connection: Connection) -> Total:
+        filestore.find(connection, actor, owner, call.path)
+        total = filestore.total(connection, owner, call.path)
+        filestore.delete(connection, actor, owner, call.path)
+        assert total is not None  # noqa: S101  (it was found)
+        return total
+
+    return system.storage.change(ticket, job, _done, after=lambda total: system.quotas.give(*_charge(total)), erases=True)
+
+
+def begin(system: System, ticket: Ticket, call: abi.BeginUpload) -> Later:
+    """Begin a large file."""
+    actor, now = ticket.agent.owner, system.storage.clock
+    return system.storage.change(
+        ticket,
+        lambda connection: uploads.begin(connection, actor, call.owner or actor, call.path, now),
+        lambda upload: abi.Upload(upload, 0),
+    )
+
+
+def part(system: System, ticket: Ticket, call: abi.UploadPart) -> Later:
+    """Take a part; it is charged when all are there, and must find room until then."""
+    actor = ticket.agent.owner
+    system.quotas.check(ticket.payers, {"bytes": call.number * abi.CHUNK + len(call.data)})
+    return system.storage.change(
+        ticket,
+        lambda connection: uploads.add(connection, actor, call.upload, call.number, call.data),
+        lambda size: abi.Upload(call.upload, size),
+    )
+
+
+def finish(system: System, ticket: Ticket, call: abi.FinishUpload) -> Later:
+    """Make it a version."""
+    actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
+
+    def found(upload: uploads.Upload) -> None:
+        def job(connection: Connection) -> FileRow:
+            return uploads.finish(connection, actor, call.upload, call.digest, call.expect, payers, now)
+
+        _write(system, ticket, upload.owner, upload.path, upload.size, job)
+
+    return system.storage.fetch(ticket, lambda connection: uploads.find(connection, actor, call.upload), found)
+
+
+def _write(system: System, ticket: Ticket, owner: str, path: str, size: int, write: Callable[[Connection], FileRow]) -> Later:
+    """Make a version of a file: charge it as a new one or as one more, as it seems; and when it is durable, as it was."""
+    quotas, payers = system.quotas, ticket.payers
+
+    def job(connection: Connection) -> _Written:
+        before = filestore.total(connection, owner, path)
+        row = write(connection)
+        after = filestore.total(connection, owner, path)
+        assert after is not None  # noqa: S101  (it was written just now)
+        return _Written(row, before, after)
+
+    def found(before: Total | None) -> None:
+        charge: Charge = (payers, {"files": 0 if before else 1, "bytes": size})
+
+        def after(written: _Written) -> None:
+            quotas.hold(*_charge(written.after), system.host.now)
+            quotas.give(*charge)
+            if written.before is not None:
+                quotas.give(*_charge(written.before))
+
+        system.storage.change(ticket, job, lambda written: _view(written.row), charge=charge, after=after)
+
+    system.storage.fetch(ticket, lambda connection: filestore.total(connection, owner, path), found)
+    return LATER
+
+
+def _charge(total: Total) -> tuple[Payers, dict[Any, int]]:
+    return total.payers, {"files": 1, "bytes": total.bytes}
+
+
+def _view(row: FileRow) -> abi.File:
+    return abi.File(row.path, row.size, row.version, row.owner, row.author, row.time, row.digest.hex())
+
+
+def _views(rows: list[FileRow]) -> abi.Files:
+    return abi.Files([*map(_view, rows)])
+
+
+def _done(_: object) -> Done:
     return Done()
 
 
-def _view(file: StoredFile) -> File:
-    return File(file.path, len(file.data), file.version)
+def _as_it_is(reply: abi.FileData) -> abi.FileData:
+    return reply

@@ -1,16 +1,20 @@
 """`system.*`."""
 
 import os
+from pathlib import Path
 
 import kernos
 from kernos.syscalls.call import Done
 from kernos.syscalls.errors import StoppingError
-from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, Status, StopKernel
+from kernos.syscalls.system import BackedUp, BackUp, Cancel, GetStatus, Ping, Pong, Status, StopKernel
 from kernos.syscalls.table import Cost
 from kernos.syscalls.version import MAJOR, MINOR
 
+from ..memory import backup as backups
+from ..memory.connection import Connection
+from ..memory.database import storage_key
 from ..system import System
-from ..tickets import Ticket
+from ..tickets import Later, Ticket
 
 
 def ping(system: System, ticket: Ticket, call: Ping) -> Pong:
@@ -43,6 +47,17 @@ def cancel(system: System, ticket: Ticket, call: Cancel) -> Done:
     """End one of the caller's calls."""
     system.gate.cancel(ticket.principal, call.id)
     return Done()
+
+
+def backup(system: System, ticket: Ticket, call: BackUp) -> Later:
+    """Copy the database, in a thread that reads."""
+
+    def copy(connection: Connection) -> BackedUp:
+        path = Path(call.path)
+        commits = backups.backup(connection, storage_key(system.where.state), path)
+        return BackedUp(path.stat().st_size, commits)
+
+    return system.storage.query(ticket, copy, lambda done: done)
 
 
 def stop(system: System, ticket: Ticket, call: StopKernel) -> Done:

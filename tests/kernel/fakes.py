@@ -10,6 +10,8 @@ import functools
 import heapq
 import itertools
 import os
+import random
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,8 @@ from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Kind, L
 from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
+from kernos.kernel.memory.connection import Connection
+from kernos.kernel.memory.database import NAME, Database, open_database, storage_key
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import Policy, load_policy
 from kernos.kernel.system import System
@@ -42,6 +46,7 @@ R = TypeVar("R")
 
 ADMIN: Final = "admin:root"
 START: Final = 1_000.0
+EPOCH: Final = 1_700_000_000.0
 
 
 def examples(few: int) -> settings:
@@ -77,8 +82,12 @@ class FakeHost:
         self.killed: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
-        self.offloaded: list[Callable[[], None]] = []
+        self.offloaded: list[Callable[[], object]] = []
         self._counter = itertools.count()
+
+    @property
+    def clock(self) -> float:
+        return EPOCH + self.now
 
     def send(self, client: Client, frames: tuple[bytes, bytes]) -> Delivery:
         delivery = self.deliver(client)
@@ -101,7 +110,7 @@ class FakeHost:
         heapq.heappush(self.timers, (when, next(self._counter), timer))
         return timer
 
-    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def offload(self, work: Callable[[], T], then: Callable[[T | Exception], object]) -> None:
         def run() -> None:
             result: T | Exception
             try:
@@ -111,6 +120,9 @@ class FakeHost:
             then(result)
 
         self.offloaded.append(run)
+
+    def post(self, act: Callable[[], object]) -> None:
+        self.offloaded.append(act)
 
     def stop(self) -> None:
         self.stopped = True
@@ -131,6 +143,42 @@ class FakeHost:
         self.now = until
 
 
+class FakeDisk:
+    """A `Disk` without threads: jobs and queries wait until `FakeHost.work`. The database is real, and opened when first used."""
+
+    def __init__(self, host: FakeHost, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+        self.failure: Exception | None = None
+        """Raised by the next commits."""
+
+    @functools.cached_property
+    def database(self) -> Database:
+        return open_database(self.folder, storage_key(self.folder))
+
+    def write(self, job: Callable[[Connection], T], then: Callable[[T | Exception], object], *, erases: bool = False) -> None:
+        self.host.offload(lambda: self._carry_out(job), then)
+
+    def read(self, query: Callable[[Connection], T], then: Callable[[T | Exception], object]) -> None:
+        self.host.offload(lambda: query(self.database.connection), then)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _carry_out(self, job: Callable[[Connection], T]) -> T:
+        connection = self.database.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = job(connection)
+            if self.failure is not None:
+                raise self.failure
+            self.database.commit()
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        return result
+
+
 @dataclass(frozen=True)
 class Answer:
     """A message of the kernel to a client."""
@@ -147,6 +195,7 @@ class World:
     system: System
     gate: Gate
     host: FakeHost
+    disk: FakeDisk
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _os_pids: Iterator[int] = field(default_factory=lambda: itertools.count(20_000))
 
@@ -194,9 +243,19 @@ class World:
         self.system.scheduler.check()
 
     def step(self, *outputs: tuple[int, list[int], messages.Finish]) -> None:
-        """The decoder has made a step."""
+        """The decoder has made a step, and what follows from it is done."""
         rows = [messages.Output(seq, tokens, 0, finish) for seq, tokens, finish in outputs]
         self.report("decoder", messages.Stepped(rows, 0.01, len(rows)))
+        self.host.work()
+
+    def embed(self) -> None:
+        """The encoder embeds all that it is sent; the same text has the same vector, another text one of its own."""
+        self.host.work()
+        while self.system.embeds.batches:
+            batch = next(iter(self.system.embeds.batches.values()))
+            vectors = b"".join(_vector(tokens) for tokens in batch.inputs)
+            self.report("encoder", messages.Embedded(batch.id, 4, vectors))
+            self.host.work()
 
     def commands(self, kind: type[R]) -> list[R]:
         """All commands of a kind that were sent to devices."""
@@ -332,8 +391,11 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
     else:
         law = _policies[policy] = load_policy(make_policy(home / "law", policy))
     host = FakeHost()
-    system = System(host, where, config or Config(), law, Identities(where.state / "principals"), 1.0)
-    world = World(system, Gate(system), host)
+    disk = FakeDisk(host, where.state)
+    system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
+    world = World(system, Gate(system), host, disk)
+    if (where.state / NAME).exists():
+        system.recover(disk.database.connection)
     system.fleet.start()
     return world
 
@@ -383,6 +445,12 @@ def tiny_model(store: Path, name: str, kind: Kind = "decoder", *, window: int = 
 def tokens_of(text: str) -> list[int]:
     """The tokens of the tiny models."""
     return list(_tiny().encode(text, add_special_tokens=False).ids)
+
+
+def _vector(tokens: list[int]) -> bytes:
+    numbers = [random.Random(f"{tokens}{n}").gauss() for n in range(4)]
+    length = sum(number * number for number in numbers) ** 0.5
+    return struct.pack("<4f", *(number / length for number in numbers))
 
 
 @functools.cache

@@ -33,7 +33,7 @@ from kernos.syscalls.message import Receive
 from kernos.syscalls.model import CountTokens, Generate, Message
 from kernos.syscalls.process import Exit, Kill, ListProcesses, SendSignal, Spawn, Wait
 from kernos.syscalls.store import GetFile, PutFile
-from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.table import ROWS, TABLE
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, encode, encode_request
 from tests.kernel.fakes import App, Sent, World, examples, make_world, tiny_model
@@ -52,6 +52,7 @@ def agent(app: App) -> App:
 def waiting(agent: App, **options: Any) -> Sent:
     """A call that waits."""
     sent = agent.send(Receive(mailbox="queue/empty"), **options)
+    agent.world.host.work()
     assert sent.open
     return sent
 
@@ -206,7 +207,8 @@ class TestAuthority:
         nobody = lawful.connect("device:decoder")
         for entry in TABLE:
             if entry.needs and not entry.agent and not any("{" in need for need, _ in entry.needs) and entry.call is not StopKernel:
-                call: Any = policy.CheckPolicy(subject="a", object="b", action="c") if entry.call is policy.CheckPolicy else entry.call()
+                fields = {policy.CheckPolicy: {"subject": "a", "object": "b", "action": "c"}, BackUp: {"path": "/backup"}}
+                call: Any = entry.call(**fields.get(entry.call, {}))
                 assert isinstance(nobody.refused(call), DeniedError), entry.name
 
     def test_a_refusal_names_its_facts(self, lawful: World) -> None:
@@ -516,9 +518,9 @@ class TestIdempotency:
     def test_the_records_are_bounded(self, world: World, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gate_module, "IDEMPOTENCY_RECORDS", 3)
         for number in range(10):
-            agent.call(PutFile(path="x", data=b""), key=str(number))
-        assert agent.call(PutFile(path="x", data=b""), key="9").version == 10
-        assert agent.call(PutFile(path="x", data=b""), key="0").version == 11, "forgotten, and so applied again"
+            last = agent.call(Spawn(name="x"), key=str(number)).pid
+        assert agent.call(Spawn(name="x"), key="9").pid == last
+        assert agent.call(Spawn(name="x"), key="0").pid == last + 1, "forgotten, and so applied again"
 
     def test_a_duplicate_waits_for_the_first(self, world: World, agent: App) -> None:
         tool_agent = world.connect("app:tools").spawn()

@@ -136,8 +136,10 @@ class TestKept:
         assert isinstance(other.refused(PutFile(path="x", data=bytes(4))), LimitError)
         assert (used(world, SHOP), used(world, "app:other")) == ({"processes": 1, "files": 1, "bytes": 5}, {"processes": 1})
         other.call(PutFile(path="x", data=bytes(3)))
-        assert (used(world, SHOP), used(world, "app:other")) == ({"processes": 1}, {"processes": 1, "files": 1, "bytes": 3})
-        assert used(world, ANNA) == {"processes": 2, "files": 1, "bytes": 3}
+        assert (used(world, SHOP), used(world, "app:other")) == ({"processes": 1}, {"processes": 1, "files": 1, "bytes": 8}), (
+            "with its versions"
+        )
+        assert used(world, ANNA) == {"processes": 2, "files": 1, "bytes": 8}
         shop.call(DeleteFile(path="x"))
         assert used(world, "app:other") == {"processes": 1}
         assert isinstance(shop.refused(GetFile(path="x")), NotFoundError)

@@ -9,7 +9,7 @@ from kernos.kernel import turns as turns_module
 from kernos.kernel.devices.messages import Begin, Extend, Failed, Stop
 from kernos.kernel.host import Delivery
 from kernos.kernel.limits import INLINE_TEXT, LEASE_TOKENS, RESUMES
-from kernos.kernel.memory import contexts
+from kernos.kernel.memory import transcripts
 from kernos.syscalls.context import DeleteContext, OpenContext, ReadContext
 from kernos.syscalls.errors import (
     BadRequestError,
@@ -20,6 +20,7 @@ from kernos.syscalls.errors import (
     LimitError,
     ModelUnavailableError,
     NotFoundError,
+    StorageFullError,
     WindowExceededError,
 )
 from kernos.syscalls.model import Generate, Generation, Message
@@ -43,6 +44,7 @@ def agent(thinking: World) -> App:
 def ask(agent: App, stream: bool = True, **options: Any) -> tuple[Sent, Begin]:
     fields: dict[str, Any] = {"messages": ASK, **options}
     sent = agent.send(Generate(model="tiny", **fields), stream=stream)
+    agent.world.host.work()
     return sent, agent.world.begun()
 
 
@@ -255,6 +257,7 @@ class TestContexts:
     @pytest.mark.parametrize("how", ["cancel", "failed", "deadline", "model"])
     def test_nothing_is_kept_of_half_an_answer(self, thinking: World, agent: App, chat: str, how: str) -> None:
         sent = agent.send(Generate(model="tiny", messages=ASK, context=chat), timeout_ms=1_000)
+        thinking.host.work()
         begin = thinking.begun()
         thinking.step((begin.seq, tokens_of("Hel"), ""))
         if how == "cancel":
@@ -279,11 +282,33 @@ class TestContexts:
         assert at_rest(thinking)
 
     def test_a_context_that_is_full(self, thinking: World, agent: App, chat: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(contexts, "CONTEXT_BYTES", 4)
+        monkeypatch.setattr(transcripts, "CONTEXT_BYTES", 4)
         sent, begin = ask(agent, context=chat)
         thinking.step((begin.seq, tokens_of("Hello"), "stop"))
         assert isinstance(sent.error(), LimitError)
         assert self.read(agent, chat) == []
+
+    def test_the_reply_leaves_when_the_exchange_is_durable(self, thinking: World, agent: App, chat: str) -> None:
+        sent, begin = ask(agent, context=chat)
+        thinking.disk.failure = StorageFullError("The disk is full.", retry_after=5.0)
+        thinking.step((begin.seq, tokens_of("Hello"), "stop"))
+        assert isinstance(sent.error(), StorageFullError)
+        thinking.disk.failure = None
+        assert self.read(agent, chat) == []
+        assert at_rest(thinking)
+
+    def test_a_turn_made_again_of_the_next_kernel_is_not_computed(
+        self, thinking: World, agent: App, chat: str, tmp_path: Path, tiny_store: Path
+    ) -> None:
+        call = Generate(model="tiny", messages=ASK, context=chat)
+        sent = agent.send(call, key="k")
+        thinking.host.work()
+        thinking.step((thinking.begun().seq, tokens_of("Hello"), "stop"))
+        again = make_world(tmp_path, store=tiny_store)
+        successor = again.connect("app:shop").spawn()
+        assert successor.call(call, key="k") == sent.result()
+        assert not again.commands(Begin)
+        assert len(self.read(successor, chat)) == 2
 
     def test_an_unknown_context(self, agent: App) -> None:
         assert isinstance(agent.refused(Generate(model="tiny", messages=ASK, context="abc")), NotFoundError)
@@ -378,7 +403,7 @@ class TestEnds:
         _, begin = ask(agent, context=chat)
         thinking.host.deliver = lambda client: Delivery.GONE if client is agent.client else Delivery.SENT
         thinking.step((begin.seq, tokens_of("x"), "length"))
-        assert thinking.system.contexts.by_id[chat].messages == []
+        assert thinking.connect("app:shop").spawn().call(ReadContext(context=chat)).total == 0
 
 
 class TestCrashes:

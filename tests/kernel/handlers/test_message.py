@@ -1,14 +1,16 @@
 """`message.*` through the gate."""
 
+from pathlib import Path
+
 import pytest
 
-from kernos.kernel.core import mailboxes
 from kernos.kernel.host import Delivery
+from kernos.kernel.memory import mail as post
 from kernos.syscalls.errors import BusyError, DeniedError, KernosError, NotFoundError
-from kernos.syscalls.message import Receive, Send
+from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
 from kernos.syscalls.process import Exit
 from kernos.syscalls.system import Cancel
-from tests.kernel.fakes import App, World
+from tests.kernel.fakes import App, World, make_world
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_the_box_ends_with_its_agent(world: World, anna: App, bert: App) -> None
 
 
 def test_a_full_box_asks_to_come_back(anna: App, bert: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailboxes, "MAILBOX", 2)
+    monkeypatch.setattr(post, "MAILBOX", 2)
     for _ in range(2):
         anna.call(Send(to="queue/q", text="x"))
     error = anna.refused(Send(to="queue/q", text="x"))
@@ -105,3 +107,46 @@ def test_mail_is_not_lost_on_a_reader_who_is_gone(world: World, anna: App, bert:
     world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
     anna.call(Send(to="queue/q", text="one"))
     assert bert.call(Receive(mailbox="queue/q"), timeout_ms=1_000).text == "one"
+
+
+def test_a_readers_turn_comes_in_the_order_they_asked(world: World, anna: App, bert: App) -> None:
+    readers = [bert.send(Receive(mailbox="queue/q")) for _ in range(3)]
+    world.host.work()
+    for text in ("one", "two"):
+        anna.call(Send(to="queue/q", text=text))
+    assert [reader.open for reader in readers] == [False, False, True]
+    assert [reader.result().text for reader in readers[:2]] == ["one", "two"]
+
+
+def test_a_mail_that_could_not_be_handed_over_is_the_oldest_again(world: World, anna: App, bert: App) -> None:
+    gone = world.connect("app:desk").spawn()
+    for text in ("one", "two"):
+        anna.call(Send(to="queue/q", text=text))
+    gone.send(Receive(mailbox="queue/q"))
+    world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
+    world.host.work()
+    assert [bert.call(Receive(mailbox="queue/q")).text for _ in range(2)] == ["one", "two"]
+
+
+def test_a_topic_reaches_all_queues_that_follow_it(anna: App, bert: App) -> None:
+    for queue in ("queue/a", "queue/b"):
+        bert.call(Subscribe(topic="topic/news", queue=queue))
+    anna.call(Send(to="topic/news", text="first"))
+    bert.call(Unsubscribe(topic="topic/news", queue="queue/b"))
+    anna.call(Send(to="topic/news", text="second"))
+    assert [bert.call(Receive(mailbox="queue/a")).text for _ in range(2)] == ["first", "second"]
+    mail = bert.call(Receive(mailbox="queue/b"))
+    assert (mail.text, mail.to, mail.sender, mail.waiting) == ("first", "topic/news", "app:shop", 0)
+
+
+def test_queues_outlive_the_kernel_and_a_mail_is_read_once(world: World, anna: App, bert: App, tmp_path: Path) -> None:
+    bert.call(Subscribe(topic="topic/news", queue="queue/q"))
+    for text in ("one", "two"):
+        anna.call(Send(to="topic/news", text=text), key=text)
+    first = bert.call(Receive(mailbox="queue/q"), key="read")
+    again = make_world(tmp_path)
+    anna, bert = again.connect("app:shop").spawn(), again.connect("app:desk").spawn()
+    assert bert.call(Receive(mailbox="queue/q"), key="read") == first
+    anna.call(Send(to="topic/news", text="two"), key="two")
+    anna.call(Send(to="topic/news", text="three"))
+    assert [bert.call(Receive(mailbox="queue/q")).text for _ in range(2)] == ["two", "three"]

@@ -1,13 +1,26 @@
-"""`store.*` and `context.*` through the gate, and their tables."""
+"""`store.*` through the gate, and its table."""
+
+import hashlib
+from pathlib import Path
 
 import pytest
 
-from kernos.kernel.memory import contexts
-from kernos.syscalls.context import AppendContext, DeleteContext, ListContexts, OpenContext, ReadContext
-from kernos.syscalls.errors import ConflictError, LimitError, NotFoundError
-from kernos.syscalls.model import Message
-from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
-from tests.kernel.fakes import App, World
+from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError
+from kernos.syscalls.store import (
+    CHUNK,
+    BeginUpload,
+    DeleteFile,
+    FinishUpload,
+    GetFile,
+    ListFiles,
+    ListVersions,
+    MoveFile,
+    PutFile,
+    RollbackFile,
+    ShareFiles,
+    UploadPart,
+)
+from tests.kernel.fakes import App, World, make_world
 
 
 @pytest.fixture
@@ -64,51 +77,82 @@ class TestFiles:
         world.system.quotas.set_limits("app:shop", {"files": 2, "bytes": 10})
         agent.call(PutFile(path="a", data=bytes(6)))
         assert isinstance(agent.refused(PutFile(path="b", data=bytes(5))), LimitError)
-        agent.call(PutFile(path="a", data=bytes(10)))  # what it replaces does not count
+        assert isinstance(agent.refused(PutFile(path="a", data=bytes(5))), LimitError), "what it replaces is kept, and counts"
+        agent.call(PutFile(path="a", data=bytes(4)))
         agent.call(PutFile(path="b", data=b""))
         assert isinstance(agent.refused(PutFile(path="c", data=b"")), LimitError)
         world.connect("app:other").spawn().call(PutFile(path="c", data=bytes(10)))
+        agent.call(DeleteFile(path="a"))
+        agent.call(PutFile(path="c", data=bytes(10)))
 
 
-class TestContexts:
-    def test_open_makes_and_finds(self, agent: App) -> None:
-        first = agent.call(OpenContext(name="chat"))
-        assert (first.name, first.owner, first.messages) == ("chat", "app:shop", 0)
-        assert agent.call(OpenContext(name="chat")).context == first.context
+class TestVersions:
+    def test_old_ones_are_read_and_brought_back(self, agent: App) -> None:
+        for data in (b"one", b"two"):
+            agent.call(PutFile(path="x", data=data))
+        assert agent.call(GetFile(path="x", version=1)).data == b"one"
+        back = agent.call(RollbackFile(path="x", version=1))
+        assert (back.version, agent.call(GetFile(path="x")).data) == (3, b"one")
+        assert [file.version for file in agent.call(ListVersions(path="x")).files] == [1, 2, 3]
+        assert isinstance(agent.refused(RollbackFile(path="x", version=9)), NotFoundError)
 
-    def test_append_and_read(self, agent: App) -> None:
-        id_ = agent.call(OpenContext(name="chat")).context
-        messages = [Message("user", str(n)) for n in range(5)]
-        assert agent.call(AppendContext(context=id_, messages=messages[:3])).messages == 3
-        agent.call(AppendContext(context=id_, messages=messages[3:]))
-        part = agent.call(ReadContext(context=id_, start=1, limit=3))
-        assert (part.messages, part.start, part.total) == (messages[1:4], 1, 5)
-        assert agent.call(ReadContext(context=id_, start=9)).messages == []
+    def test_they_move_with_their_file(self, agent: App) -> None:
+        agent.call(PutFile(path="x", data=b"one"))
+        agent.call(PutFile(path="y", data=b""))
+        assert isinstance(agent.refused(MoveFile(path="x", to="y")), ConflictError)
+        assert agent.call(MoveFile(path="x", to="z")).path == "z"
+        assert [file.version for file in agent.call(ListVersions(path="z")).files] == [1]
+        assert isinstance(agent.refused(GetFile(path="x")), NotFoundError)
 
-    def test_all_or_none(self, agent: App, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(contexts, "CONTEXT_BYTES", 10)
-        id_ = agent.call(OpenContext(name="chat")).context
-        agent.call(AppendContext(context=id_, messages=[Message("user", "12345")]))
-        error = agent.refused(AppendContext(context=id_, messages=[Message("user", "1"), Message("user", "23456")]))
-        assert isinstance(error, LimitError)
-        assert agent.call(ReadContext(context=id_)).total == 1
-        agent.call(AppendContext(context=id_, messages=[Message("user", "67890")]))
+    def test_everything_is_back_with_the_next_kernel(self, world: World, agent: App, tmp_path: Path) -> None:
+        agent.call(PutFile(path="x", data=b"one"))
+        agent.call(PutFile(path="x", data=b"four"))
+        before = world.system.quotas.usage("app:shop", world.host.now)
+        again = make_world(tmp_path)
+        successor = again.connect("app:shop").spawn()
+        assert successor.call(GetFile(path="x")).data == b"four"
+        assert again.system.quotas.usage("app:shop", again.host.now) == before
 
-    def test_delete(self, agent: App) -> None:
-        id_ = agent.call(OpenContext(name="chat")).context
-        agent.call(DeleteContext(context=id_))
-        assert isinstance(agent.refused(ReadContext(context=id_)), NotFoundError)
-        assert agent.call(ListContexts()).contexts == []
-        assert agent.call(OpenContext(name="chat")).context != id_
 
-    def test_the_list_is_the_owners(self, world: World, agent: App) -> None:
-        for name in ("b", "a"):
-            agent.call(OpenContext(name=name))
-        world.connect("app:other").spawn().call(OpenContext(name="c"))
-        assert [info.name for info in agent.call(ListContexts()).contexts] == ["a", "b"]
+class TestSharing:
+    def test_a_folder_for_reading_and_writing(self, world: World, agent: App) -> None:
+        other = world.connect("app:other").spawn()
+        agent.call(PutFile(path="a/x", data=b"mine"))
+        theirs = GetFile(path="a/x", owner="app:shop")
+        assert isinstance(other.refused(theirs), NotFoundError)
+        agent.call(ShareFiles(path="a", principal="app:other", access="read"))
+        assert other.call(theirs).data == b"mine"
+        assert isinstance(other.refused(PutFile(path="a/x", data=b"", owner="app:shop")), DeniedError)
+        agent.call(ShareFiles(path="a", principal="app:other", access="write"))
+        assert other.call(PutFile(path="a/x", data=b"ours", owner="app:shop")).author == "app:other"
+        assert [file.path for file in other.call(ListFiles(owner="app:shop")).files] == ["a/x"]
+        agent.call(ShareFiles(path="a", principal="app:other"))
+        assert isinstance(other.refused(theirs), NotFoundError)
+        assert agent.call(GetFile(path="a/x")).data == b"ours"
 
-    def test_the_number_is_bounded(self, world: World, agent: App) -> None:
-        world.system.quotas.set_limits("app:shop", {"contexts": 1})
-        agent.call(OpenContext(name="a"))
-        assert isinstance(agent.refused(OpenContext(name="b")), LimitError)
-        agent.call(OpenContext(name="a"))
+
+class TestUploads:
+    DATA = bytes(range(256)) * 2_048 + b"end"
+
+    def parts(self) -> list[bytes]:
+        return [self.DATA[start : start + CHUNK] for start in range(0, len(self.DATA), CHUNK)]
+
+    def test_a_large_file_comes_and_goes_in_parts(self, world: World, agent: App) -> None:
+        upload = agent.call(BeginUpload(path="big")).upload
+        for number, part in enumerate(self.parts()):
+            agent.call(UploadPart(upload=upload, number=number, data=part))
+        assert isinstance(agent.refused(UploadPart(upload=upload, number=9, data=b"x")), ConflictError)
+        assert isinstance(agent.refused(FinishUpload(upload=upload, digest=bytes(32))), ConflictError)
+        file = agent.call(FinishUpload(upload=upload, digest=hashlib.sha256(self.DATA).digest()))
+        assert (file.size, file.version, file.digest) == (len(self.DATA), 1, hashlib.sha256(self.DATA).hexdigest())
+        pieces = [agent.call(GetFile(path="big", start=start, limit=100_000)).data for start in range(0, file.size, 100_000)]
+        assert b"".join(pieces) == self.DATA
+        meters = {meter.limit: meter.used for meter in world.system.quotas.usage("app:shop", world.host.now)}
+        assert (meters["files"], meters["bytes"]) == (1, len(self.DATA))
+
+    def test_it_is_ones_own_and_has_room(self, world: World, agent: App) -> None:
+        upload = agent.call(BeginUpload(path="big")).upload
+        part = UploadPart(upload=upload, number=0, data=b"x")
+        assert isinstance(world.connect("app:other").spawn().refused(part), NotFoundError)
+        world.system.quotas.set_limits("app:shop", {"bytes": 0})
+        assert isinstance(agent.refused(part), LimitError)

@@ -1,0 +1,142 @@
+"""Recall in the database's contexts: the pages that have to do with a question, and what is kept in memory to find them quickly.
+
+Everything here runs in the threads that read, one at a time under a lock that is taken before the first row is read: so what is in memory
+never misses a change that was told of (`added`, `embedded`), and what it has heard of already does it no harm to hear again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernos.syscalls.model import Role
+
+from ..limits import RECALL_BYTES
+from . import keywords, window
+from .branches import spans
+from .connection import Connection
+from .keywords import Entry
+from .ranking import Reach, Recalled, Span
+from .shelves import Shelf, Shelves
+from .transcripts import ContextRow, find
+from .window import Made
+
+
+class Found(NamedTuple):
+    """A page that was recalled: what it says, of which message, and its points."""
+
+    context: str
+    seq: int
+    role: Role
+    text: str
+    time: float
+    labels: str
+    points: Recalled
+
+
+class Memory:
+    """What contexts have let go and can recall. `model` makes the vectors, of `dim` numbers."""
+
+    def __init__(self, model: str, dim: int) -> None:
+        self.model = model
+        self._dim = max(dim, 1)
+        self._lock = Lock()
+        self._connection: Connection
+        self._shelves = Shelves(self._load, RECALL_BYTES)
+
+    def topic(self, connection: Connection, actor: str, id_: str, question: str) -> str | None:
+        """What to embed of a question to a context; `None` if nothing has left its window."""
+        with self._lock:
+            reach = self._reach(connection, find(connection, actor, id_, "read"))
+            return reach.topic(question) if len(reach.pages) else None
+
+    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: NDArray[np.float32] | None) -> Iterator[Found]:
+        """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone."""
+        with self._lock:
+            row = find(connection, actor, id_, "read")
+            pinned = set(window.pins(connection, row))
+            ranked = self._reach(connection, row).rank(connection, question, vector)
+        for points in ranked:  # of numbers that are nobody else's: the lock need not be held
+            found = _page(connection, id_, points)
+            if found is not None and found.seq not in pinned:
+                yield found
+
+    def added(self, made: Made) -> None:
+        """Pages were made."""
+        by_branch: dict[int, list[Entry]] = {}
+        for branch, entry in made:
+            by_branch.setdefault(branch, []).append(entry)
+        with self._lock:
+            for branch, entries in by_branch.items():
+                self._shelves.add(branch, entries)
+
+    def embedded(self, branches: Sequence[int], pages: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
+        """Pages have got vectors."""
+        with self._lock:
+            for branch in dict.fromkeys(branches):
+                mine = np.array([other == branch for other in branches])
+                self._shelves.embed(branch, pages[mine], vectors[mine])
+
+    def forget(self, branch: int) -> None:
+        """A branch was deleted."""
+        with self._lock:
+            self._shelves.drop(branch)
+
+    def _reach(self, connection: Connection, row: ContextRow) -> Reach:
+        self._connection = connection
+        return Reach(self._shelves, [Span(part.branch, part.start, part.stop) for part in spans(connection, row.branch, 0, row.resident)])
+
+    def _load(self, branch: int) -> Shelf:
+        rows = window.vectors_of(self._connection, branch, self.model)
+        pages = np.array([page for page, _ in rows], np.int64)
+        vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), -1) if rows else self._none()
+        return Shelf.of(keywords.entries(self._connection, branch), pages, vectors)
+
+    def _none(self) -> NDArray[np.float16]:
+        return np.empty((0, self._dim), np.float16)
+
+
+def matching(
+    found: Iterator[Found], *, roles: Sequence[str] = (), labels: Sequence[str] = (), since: float | None = None, until: float | None = None
+) -> Iterator[Found]:
+    """Those said in one of these roles, with all these labels, in this time."""
+    return (
+        page
+        for page in found
+        if (not roles or page.role in roles)
+        and all(f'"{label}"' in page.labels for label in labels)
+        and (since is None or page.time >= since)
+        and (until is None or page.time < until)
+    )
+
+
+def fitting(found: Iterator[Found], tokens: Callable[[Found], int], budget: int, limit: int, least: float) -> Iterator[tuple[Found, int]]:
+    """The best pages that fit a budget of tokens, at most `limit`, with at least so many points; and the tokens of each.
+
+    One that is too large is left out and smaller ones after it may come, but not far behind.
+    """
+    missed = 0
+    for page in found:
+        if page.points.score < least or not limit or missed == _MISSES:
+            return
+        if (size := tokens(page)) > budget:
+            missed += 1
+            continue
+        budget, limit = budget - size, limit - 1
+        yield page, size
+
+
+_MISSES = 8
+
+
+def _page(connection: Connection, id_: str, points: Recalled) -> Found | None:
+    query = """
+        SELECT seq, role, substr(text, start + 1, stop - start), time, coalesce(labels, '[]')
+        FROM pages JOIN messages ON messages.id = message WHERE pages.id = ?"""
+    found = connection.execute(query, (points.page,)).fetchone()
+    if found is None:
+        return None
+    seq, role, text, time, labels = found
+    return Found(id_, seq, role, text, time, labels, points)

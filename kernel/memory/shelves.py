@@ -1,0 +1,131 @@
+"""What recall keeps in memory of each branch: where its pages are, how long, whose, and their vectors. Caches under one budget of bytes.
+
+A shelf is made from rows when it is first needed and the one not used for longest goes first. A context reads the shelves of the branches
+it is made of, so forks share them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .keywords import Entry
+from .terms import Language
+from .vectors import VectorIndex, Vectors
+
+PLACES: Final = np.dtype([("page", np.int64), ("seq", np.int32), ("length", np.int32), ("author", np.int16)])
+_OVERHEAD: Final = 4_096
+"""Bytes of the objects of a shelf besides their arrays."""
+_AUTHORS: Final = 32_000
+"""Names of a shelf; pages of later ones have no author."""
+
+
+@dataclass
+class Shelf:
+    """The pages of a branch in order, and the vectors of those that have one."""
+
+    vectors: VectorIndex
+    places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, PLACES))
+    authors: list[str] = field(default_factory=list)
+    """Names; `places` has their numbers."""
+    languages: set[Language] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], pages: NDArray[np.int64], vectors: Vectors) -> "Shelf":
+        """A shelf of pages; `vectors` [n, dim] are those of `pages` [n], in any order."""
+        shelf = cls(VectorIndex(pages, vectors))
+        shelf.add(entries)
+        return shelf
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Put new pages where they belong: nearly always at the end. Those that are here already are passed over."""
+        known = np.isin([entry.page for entry in entries], self.places["page"])
+        entries = [entry for entry, here in zip(entries, known, strict=True) if not here]
+        rows = [(entry.page, entry.seq, entry.length, self._number(entry.author)) for entry in entries]
+        self.places = np.concatenate([self.places, np.array(rows, PLACES)])
+        self.languages.update(entry.language for entry in entries)
+        seqs = self.places["seq"]
+        if np.any(seqs[1:] < seqs[:-1]):
+            self.places = self.places[np.lexsort((self.places["page"], seqs))]
+
+    def remove(self, pages: NDArray[np.int64]) -> None:
+        """Forget pages; those that are not here are passed over."""
+        self.places = self.places[~np.isin(self.places["page"], pages)]
+        self.vectors.remove(pages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory, about."""
+        return self.vectors.nbytes + self.places.nbytes + _OVERHEAD
+
+    def number_of(self, author: str) -> int:
+        """The number of a name, -1 if nobody here has it."""
+        return self._numbers.get(author, -1)
+
+    def _number(self, author: str) -> int:
+        if author not in self._numbers and len(self.authors) == _AUTHORS:
+            author = ""
+        if author not in self._numbers:
+            self._numbers[author] = len(self.authors)
+            self.authors.append(author)
+        return self._numbers[author]
+
+
+class Shelves:
+    """The shelves in memory, by branch."""
+
+    def __init__(self, load: Callable[[int], Shelf], budget: int) -> None:
+        """`load` makes the shelf of a branch from its rows; `budget` is in bytes."""
+        self._load = load
+        self._budget = budget
+        self._shelves: OrderedDict[int, Shelf] = OrderedDict()
+        self._sizes: dict[int, int] = {}
+        self.bytes = 0
+
+    def __contains__(self, branch: int) -> bool:
+        return branch in self._shelves
+
+    def get(self, branch: int) -> Shelf:
+        """The shelf of a branch. One that is larger than the whole budget serves this once."""
+        shelf = self._shelves.get(branch) or self._load(branch)
+        self._shelves[branch] = shelf
+        self._shelves.move_to_end(branch)
+        self._weigh(branch, shelf)
+        return shelf
+
+    def add(self, branch: int, entries: Sequence[Entry]) -> None:
+        """New pages of a branch. One that is not in memory will have them when it is loaded."""
+        if shelf := self._shelves.get(branch):
+            shelf.add(entries)
+            self._weigh(branch, shelf)
+
+    def embed(self, branch: int, pages: NDArray[np.int64], vectors: Vectors) -> None:
+        """New vectors of a branch."""
+        if shelf := self._shelves.get(branch):
+            shelf.vectors.add(pages, vectors)
+            self._weigh(branch, shelf)
+            if shelf.vectors.crowded:
+                self.drop(branch)
+
+    def remove(self, branch: int, pages: NDArray[np.int64]) -> None:
+        """Forget pages of a branch, because their rows were deleted."""
+        if shelf := self._shelves.get(branch):
+            shelf.remove(pages)
+            self._weigh(branch, shelf)
+
+    def drop(self, branch: int) -> None:
+        """Forget a branch, because it is gone or was embedded by another model."""
+        if self._shelves.pop(branch, None):
+            self.bytes -= self._sizes.pop(branch)
+
+    def _weigh(self, branch: int, shelf: Shelf) -> None:
+        """Count its bytes anew, and let go what no longer fits."""
+        size = shelf.nbytes
+        self.bytes += size - self._sizes.get(branch, 0)
+        self._sizes[branch] = size
+        while self.bytes > self._budget:
+            self.drop(next(iter(self._shelves)))

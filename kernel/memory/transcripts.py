@@ -1,0 +1,307 @@
+"""Contexts in the database: durable, ordered messages with one owner. Functions over a connection, to be run as jobs and queries.
+
+Every function takes the acting owner. What is not his and not granted to him does not exist for him: he gets `NotFoundError`, as for an id
+that was never given. A context is charged to those on whose behalf it was made: for what it shows when it is forked and for all that is
+appended to it, until it is deleted or its history is trimmed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
+from kernos.syscalls.model import Role
+
+from ..core.quotas import Payers
+from ..limits import CONTEXT_BYTES
+from .accounts import NAMES, decoded, number_of
+from .branches import Span, begin, let_go, spans
+from .connection import Connection
+
+Access = Literal["read", "append", "own"]
+"""What an actor must be allowed: to see a context, to add to it, or all."""
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """A message to append. `tokens` were counted by the tokenizer that is named with it; `calls` are tool calls as JSON."""
+
+    role: Role
+    text: str
+    tokens: int
+    labels: tuple[str, ...] = ()
+    calls: bytes = b""
+    source: tuple[int, int] | None = None
+    """Of a summary: the messages it is about, from the first up to but without the last."""
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """Message number `seq` of a context; `id` is the same in all contexts that share it, and never used again."""
+
+    id: int
+    seq: int
+    role: Role
+    text: str
+    time: float
+    tokens: int
+    tokenizer: str
+    labels: tuple[str, ...]
+    calls: bytes
+    source: tuple[int, int] | None
+
+
+class ContextRow(msgspec.Struct, frozen=True):
+    """A context without its messages. Its id is hexadecimal; times are in seconds since the Unix epoch."""
+
+    key: int
+    id: str
+    owner: str
+    name: str
+    model: str
+    payers: Payers
+    labels: tuple[str, ...]
+    closed: bool
+    branch: int
+    length: int
+    tokens: int
+    bytes: int
+    charged: int
+    resident: int
+    """The first message that has not left the window."""
+    created: float
+    updated: float
+
+
+_COLUMNS: Final = ", ".join(NAMES if name == "payers" else name for name in ContextRow.__struct_fields__)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM contexts "  # noqa: S608  (names of our own)
+
+
+# --- contexts -------------------------------------------------------------------------------------------------------------------
+
+
+def open_context(connection: Connection, owner: str, name: str, new_id: str, payers: Payers, now: float) -> ContextRow:
+    """The owner's context of this name, open again if it was closed; made with `new_id` if there is none."""
+    key = connection.execute("UPDATE contexts SET closed = 0 WHERE owner = ? AND name = ? RETURNING key", (owner, name)).fetchone()
+    return by_key(connection, key[0] if key else make(connection, owner, name, new_id, payers, now))
+
+
+def make(
+    connection: Connection, owner: str, name: str, new_id: str, payers: Payers, now: float, *, parent: int | None = None, length: int = 0
+) -> int:
+    """A context on a branch of its own, with the first `length` messages of another; its key."""
+    if connection.execute("SELECT 1 FROM contexts WHERE owner = ? AND name = ?", (owner, name)).fetchone():
+        raise ConflictError(f"{owner} has a context {name} already. Choose another name.")
+    branch = begin(connection, None, parent, length)
+    insert = "INSERT INTO contexts (id, owner, name, payers_id, branch, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING key"
+    values = (bytes.fromhex(new_id), owner, name, number_of(connection, payers), branch, now, now)
+    key = int(connection.execute(insert, values).fetchone()[0])
+    connection.execute("UPDATE branches SET context = ? WHERE id = ?", (key, branch))
+    return key
+
+
+def find(connection: Connection, actor: str, id_: str, access: Access) -> ContextRow:
+    """A context that the actor may use so; `NotFoundError` if he may not see it, `DeniedError` if he sees it and may not do this."""
+    found = connection.execute(_SELECT + "WHERE id = ?", (_bytes(id_),)).fetchone()
+    row = _context(found) if found else None
+    if row is not None and row.owner == actor:
+        return row
+    query = "SELECT access FROM context_grants WHERE context = ? AND principal = ?"
+    grant = connection.execute(query, (row.key, actor)).fetchone() if row else None
+    if row is None or grant is None:
+        raise NotFoundError(f"There is no context {id_}. Open one by name with `context.open`.")
+    if access == "own" or (access == "append" and grant[0] != "append"):
+        raise DeniedError(
+            f"{row.owner} lets {actor} {grant[0]} the context {row.name}, and no more. Ask for more, or fork it.",
+            subject=actor,
+            object=f"context/{row.owner}",
+            action=access,
+        )
+    return row
+
+
+def by_key(connection: Connection, key: int) -> ContextRow:
+    """A context by the database's own key."""
+    return _context(connection.execute(_SELECT + "WHERE key = ?", (key,)).fetchone())
+
+
+def of(connection: Connection, owner: str) -> list[ContextRow]:
+    """An owner's contexts by name."""
+    return [_context(row) for row in connection.execute(_SELECT + "WHERE owner = ? ORDER BY name", (owner,))]
+
+
+def granted(connection: Connection, actor: str) -> list[ContextRow]:
+    """Contexts that others share with the actor, by owner and name."""
+    query = _SELECT + "JOIN context_grants ON context = key WHERE principal = ? ORDER BY owner, name"
+    return [_context(row) for row in connection.execute(query, (actor,))]
+
+
+def named(connection: Connection, owner: str, name: str) -> ContextRow | None:
+    """The owner's context of this name, if there is one."""
+    found = connection.execute(_SELECT + "WHERE owner = ? AND name = ?", (owner, name)).fetchone()
+    return _context(found) if found else None
+
+
+def grants(connection: Connection, row: ContextRow) -> list[tuple[str, Literal["read", "append"]]]:
+    """With whom a context is shared, and how."""
+    query = "SELECT principal, access FROM context_grants WHERE context = ? ORDER BY principal"
+    return connection.execute(query, (row.key,)).fetchall()
+
+
+def directory(connection: Connection) -> Iterator[tuple[str, str, Payers, str, frozenset[str]]]:
+    """Of every context its id, owner, payers and model, and with whom it is shared. For a kernel that starts."""
+    query = f"""
+        SELECT id, owner, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key)
+        FROM contexts"""  # noqa: S608  (names of our own)
+    payers: dict[str, Payers] = {}  # few and long: each is held once
+    for id_, owner, names, model, readers in connection.execute(query):
+        yield id_.hex(), owner, payers.setdefault(names, decoded(names)), model, frozenset(_tuple(readers))
+
+
+def attach(connection: Connection, actor: str, id_: str, model: str) -> None:
+    """The model that answers in this context from now on."""
+    row = find(connection, actor, id_, "own")
+    connection.execute("UPDATE contexts SET model = ? WHERE key = ?", (model, row.key))
+
+
+def label(connection: Connection, actor: str, id_: str, labels: Iterable[str]) -> None:
+    """Set the labels of a context; whether one may be taken away is the law's to say, not asked here."""
+    row = find(connection, actor, id_, "own")
+    connection.execute("UPDATE contexts SET labels = ? WHERE key = ?", (_json(sorted(set(labels))), row.key))
+
+
+def close(connection: Connection, actor: str, id_: str) -> None:
+    """Let nothing be appended until it is opened again."""
+    connection.execute("UPDATE contexts SET closed = 1 WHERE key = ?", (find(connection, actor, id_, "own").key,))
+
+
+def grant(connection: Connection, actor: str, id_: str, principal: str, access: Literal["read", "append"] | None) -> None:
+    """Share a context with a principal, or with `None` no more. What he forked meanwhile is his own."""
+    row = find(connection, actor, id_, "own")
+    connection.execute("DELETE FROM context_grants WHERE context = ? AND principal = ?", (row.key, principal))
+    if access is not None:
+        connection.execute("INSERT INTO context_grants VALUES (?, ?, ?)", (row.key, principal, access))
+
+
+def delete(connection: Connection, actor: str, id_: str) -> ContextRow:
+    """Remove a context, and its messages but for those that a fork still shows; what it was. The job `erases`."""
+    row = find(connection, actor, id_, "own")
+    query = "SELECT id FROM branches WHERE context = :key UNION SELECT branch FROM snapshots WHERE context = :key ORDER BY id DESC"
+    branches = connection.execute(query, {"key": row.key}).fetchall()
+    connection.execute("DELETE FROM contexts WHERE key = ?", (row.key,))
+    for (branch,) in branches:
+        let_go(connection, branch)
+    return row
+
+
+def expire(connection: Connection, before: float) -> list[ContextRow]:
+    """Delete the contexts that nothing was done to since a time; what they were. The job `erases`."""
+    old = [_context(row) for row in connection.execute(_SELECT + "WHERE updated < ? ORDER BY key", (before,))]
+    return [delete(connection, row.owner, row.id) for row in old]
+
+
+def charges(connection: Connection) -> list[tuple[Payers, int, int]]:
+    """What all contexts are charged to whom: payers, contexts, bytes. For the books of a kernel that starts."""
+    query = "SELECT names, count(*), sum(charged) FROM contexts JOIN payers ON payers.id = payers_id GROUP BY names"
+    return [(decoded(names), contexts, size) for names, contexts, size in connection.execute(query)]
+
+
+# --- messages -------------------------------------------------------------------------------------------------------------------
+
+
+def append(connection: Connection, actor: str, id_: str, messages: Sequence[NewMessage], tokenizer: str, now: float) -> ContextRow:
+    """Put messages at the end, all or none; the context as it is then."""
+    row = find(connection, actor, id_, "append")
+    if row.closed:
+        raise ConflictError(f"The context {row.name} is closed. Open it again with `context.open`.")
+    size = sum(size_of(message) for message in messages)
+    if row.bytes + size > CONTEXT_BYTES:
+        raise LimitError(f"The context {row.name} would grow beyond {CONTEXT_BYTES} bytes. Open a new one.")
+    _insert(connection, row, messages, tokenizer, now)
+    labels = set(row.labels).union(*(message.labels for message in messages))
+    connection.execute(
+        "UPDATE contexts SET length = length + ?, tokens = tokens + ?, bytes = bytes + ?, charged = charged + ?, labels = ?, updated = ?"
+        " WHERE key = ?",
+        (len(messages), sum(message.tokens for message in messages), size, size, _json(sorted(labels)), now, row.key),
+    )
+    return by_key(connection, row.key)
+
+
+def read(connection: Connection, actor: str, id_: str, start: int, stop: int) -> list[StoredMessage]:
+    """Messages `start` to `stop`, as far as there are any."""
+    row = find(connection, actor, id_, "read")
+    return messages_of(connection, row, start, stop)
+
+
+def messages_of(connection: Connection, row: ContextRow, start: int, stop: int) -> list[StoredMessage]:
+    """The same of a context that was found; `StorageError` for a message that is not what was written."""
+    query = """
+        SELECT id, seq, role, text, time, tokens, tokenizer, labels, calls, source_start, source_stop, digest
+        FROM messages WHERE branch = ? AND seq >= ? AND seq < ? ORDER BY seq"""
+    parts: list[Span] = spans(connection, row.branch, max(start, 0), min(stop, row.length))
+    return [_message(found) for part in parts for found in connection.execute(query, (part.branch, part.start, part.stop))]
+
+
+def totals(connection: Connection, branch: int, length: int) -> tuple[int, int]:
+    """Tokens and bytes of the first `length` messages of a line."""
+    for part in spans(connection, branch, length - 1, length):
+        query = "SELECT all_tokens, all_bytes FROM messages WHERE branch = ? AND seq = ?"
+        tokens, size = connection.execute(query, (part.branch, part.start)).fetchone()
+        return tokens, size
+    return 0, 0
+
+
+def _insert(connection: Connection, row: ContextRow, messages: Sequence[NewMessage], tokenizer: str, now: float) -> None:
+    tokens, size = row.tokens, row.bytes
+    values = []
+    for seq, message in enumerate(messages, row.length):
+        tokens, size = tokens + message.tokens, size + size_of(message)
+        digest = _digest(message.role, message.text, message.calls)
+        labels = _json(message.labels) if message.labels else None
+        start, stop = message.source or (None, None)
+        what = (message.role, message.text, message.calls or None, labels, start, stop, digest)
+        values.append((row.branch, seq, now, message.tokens, tokenizer, tokens, size, *what))
+    connection.executemany(
+        "INSERT INTO messages (branch, seq, time, tokens, tokenizer, all_tokens, all_bytes, role, text, calls, labels, source_start,"
+        " source_stop, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+
+
+def _context(row: Sequence[Any]) -> ContextRow:
+    values = dict(zip(ContextRow.__struct_fields__, row, strict=True))
+    values.update(id=values["id"].hex(), payers=decoded(values["payers"]), labels=_tuple(values["labels"]), closed=bool(values["closed"]))
+    return ContextRow(**values)
+
+
+def _message(row: Sequence[Any]) -> StoredMessage:
+    id_, seq, role, text, time, tokens, tokenizer, labels, calls, start, stop, digest = row
+    if _digest(role, text, calls or b"") != digest:
+        raise StorageError(f"Message {id_} is not what was written. Restore a backup.", reason="digest")
+    source = None if start is None else (start, stop)
+    return StoredMessage(id_, seq, role, text, time, tokens, tokenizer, _tuple(labels or "[]"), calls or b"", source)
+
+
+def size_of(message: NewMessage) -> int:
+    """Bytes of a message, as they are charged."""
+    return len(message.text.encode()) + len(message.calls)
+
+
+def _digest(role: str, text: str, calls: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((role.encode(), calls, text.encode()))).digest()
+
+
+def _bytes(id_: str) -> bytes:
+    """An id as the database has it; empty, which none is, for what the kernel never made."""
+    try:
+        return bytes.fromhex(id_)
+    except ValueError:
+        return b""
+
+
+def _json(names: Iterable[str]) -> str:
+    return msgspec.json.encode(list(names)).decode()
+
+
+def _tuple(text: str) -> tuple[str, ...]:
+    return msgspec.json.decode(text, type=tuple[str, ...])

@@ -1,0 +1,151 @@
+"""What a kernel keeps, over the death of the kernel."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from threading import Event, Thread
+from time import monotonic
+
+import pytest
+
+from benchmarks.kernel import RunningKernel, booted
+from kernos.syscalls import Context, Kernel, Key, Places
+from kernos.syscalls.context import AppendContext, OpenContext
+from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
+from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.system import BackUp
+
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture
+def home() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="kernos-") as folder:
+        yield folder
+
+
+def kill(running: RunningKernel) -> None:
+    os.kill(running.os_pid, signal.SIGKILL)
+    running.process.wait()
+
+
+def test_contexts_are_back_after_a_kill(models: object, home: str) -> None:
+    with booted(home=home) as running, running.connect() as kernel:
+        chat = Context(kernel.spawn("writer"), "chat")
+        chat.append(Message("user", "first"), Message("assistant", "second"))
+        chat.fork("other").append(Message("user", "third"))
+        call = AppendContext(context=chat.id, messages=[Message("user", "fourth")])
+        info = kernel.spawn("again").call(call, key="once")
+        kill(running)
+    with booted(home=home) as running, running.connect() as kernel:
+        agent = kernel.spawn("writer")
+        assert agent.call(call, key="once") == info
+        assert [message.text for message in Context(agent, "chat")] == ["first", "second", "fourth"]
+        assert [message.text for message in Context(agent, "other")] == ["first", "second", "third"]
+        files = [path for path in running.where.state.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if b"fourth" in path.read_bytes()]
+
+
+def test_a_conversation_goes_on(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        agent = connection.spawn("talker")
+        chat = Context(agent, "talk")
+        for question in ("My name is Iris.", "What is my name?"):
+            answer = agent.call(Generate(model=MODEL, context=chat.id, messages=[Message("user", question)], max_tokens=16), timeout=120)
+            assert answer.text
+        stat = chat.stat()
+        assert stat.info.messages == len(list(chat)) == 4
+        # What was counted when the messages were appended is what the last prompt and its answer had, but for the system prompt.
+        assert abs(stat.info.tokens - answer.usage.prompt_tokens - len(answer.tokens)) < 40
+        chat.delete()
+
+
+def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        chat = Context(connection.spawn("rememberer"), "facts")
+        small_talk = [Message("user", f"The train to platform {n} left on time, and the weather was fine.") for n in range(40)]
+        chat.append(Message("user", "My sister Clara adopted a grey kitten."), *small_talk)
+        chat.page_out(30)
+        until = monotonic() + 60
+        while chat.stat().embedded < 30 and monotonic() < until:
+            chat.recall("Which animal lives with her?", limit=1)
+        found = chat.recall("Which animal lives with her?", limit=1)
+        assert found[0].message == 0
+        assert found[0].points.meaning > found[0].points.words
+        prompt = chat.explain(MODEL, Message("user", "Which animal lives with her?"))
+        assert "kitten" in next(part.text for part in prompt.parts if part.why == "recalled")
+        chat.delete()
+
+
+class Writer(Thread):
+    """A client that counts in a context of its own, and makes each call again until it is answered."""
+
+    def __init__(self, number: int, where: Places, key: Key) -> None:
+        super().__init__(daemon=True)
+        self.name = f"writer-{number}"
+        self.where, self.key = where, key
+        self.acknowledged = 0
+        self.stop = Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                with Kernel(self.key, where=self.where) as kernel:
+                    self._count(kernel.spawn(self.name))
+            except (KernelRestartedError, UnreachableError, StoppingError):
+                self.stop.wait(0.02)
+
+    def _count(self, agent: Kernel) -> None:
+        id_ = agent.call(OpenContext(name=self.name), key=f"{self.name}-open").context
+        while not self.stop.is_set():
+            messages = [Message("user", f"{self.acknowledged}a"), Message("user", f"{self.acknowledged}b")]
+            agent.call(AppendContext(context=id_, messages=messages), key=f"{self.name}-{self.acknowledged}", timeout=5)
+            self.acknowledged += 1
+
+
+def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object, home: str) -> None:
+    kills = 20 if os.environ.get("KERNOS_PROVE") else 3
+    writers: list[Writer] = []
+    for round_ in range(kills):
+        with booted(home=home) as running:
+            if not writers:
+                writers = [Writer(number, running.where, running.key) for number in range(4)]
+                for writer in writers:
+                    writer.start()
+            before = [writer.acknowledged for writer in writers]
+            until = monotonic() + 10
+            while any(writer.acknowledged < was + 5 + round_ for writer, was in zip(writers, before, strict=True)) and monotonic() < until:
+                writers[0].stop.wait(0.01)
+            kill(running)
+    for writer in writers:
+        writer.stop.set()
+        writer.join()
+    with booted(home=home) as running, running.connect() as kernel:
+        for writer in writers:
+            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
+            count = len(texts) // 2
+            assert texts == [f"{number}{half}" for number in range(count) for half in "ab"]
+            assert count - writer.acknowledged in (0, 1), "the last one may be there though nobody was told"
+            assert writer.acknowledged >= 5 * kills
+
+
+def test_a_backup_is_a_way_back(models: object, home: str) -> None:
+    environment = os.environ | {"KERNOS_HOME": home}
+    file = f"{home}/backup"
+    with booted(home=home) as running, running.connect() as kernel:
+        chat = Context(kernel.spawn("writer"), "chat")
+        chat.append(Message("user", "kept"))
+        assert kernel.call(BackUp(path=file)).commits > 0
+        with pytest.raises(ConflictError):
+            kernel.call(BackUp(path=file))
+        chat.append(Message("user", "later"))
+        command = [sys.executable, "-m", "kernos.apps.cli", "restore", "--yes", file]
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1, "a kernel is running"
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    with booted(home=home) as running, running.connect() as kernel:
+        assert [message.text for message in Context(kernel.spawn("reader"), "chat")] == ["kept"]
