@@ -41,7 +41,7 @@ class Memory:
         self._encoder, self._decoder = models.encoder, models.decoder
         self.vectors = self.embed([turn.text for turn in turns])
         self.tokens = [kernel.call(CountTokens(model=self._decoder, text=turn.text)).tokens for turn in turns]
-        self._connection: sqlite3.Connection = dbapi2.connect(":memory:", isolation_level=None)
+        self._connection: sqlite3.Connection = dbapi2.connect(":memory:", isolation_level=None)  # pyright: ignore[reportAttributeAccessIssue]
         self._connection.execute("CREATE TABLE pages (id INTEGER PRIMARY KEY)")
         self._connection.executescript(keywords.SCHEMA)
         entries = [keywords.add(self._connection, 1, place, place, turn.text, turn.time) for place, turn in enumerate(turns)]

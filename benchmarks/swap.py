@@ -144,7 +144,7 @@ async def settle(connection: AsyncKernel, place: str) -> int:
     """Wait until the pages of the first agent are where they should be and nothing moves any more; the device server's process id."""
     while True:
         status = await connection.call(GetStatus(), urgent=True)
-        held = {use.tier: use.held for use in status.pages}
+        held: dict[str, int] = {use.tier: use.held for use in status.pages}
         if place == "nowhere" or held[place] >= TOKENS // 64:
             break
         await asyncio.sleep(POLL_S)

@@ -84,8 +84,11 @@ class Paging:
 
     def view(self) -> list[PageUse]:
         """As callers see it."""
-        uses = [(name, tier, lane.pool) for name, lane in sorted(self.lanes.items()) for tier in lane.pool.sizes]
-        return [PageUse(name, tier, pool.sizes[tier], pool.held(tier), len(pool.idle[tier])) for name, tier, pool in uses]
+        return [
+            PageUse(name, tier, size, lane.pool.held(tier), len(lane.pool.idle[tier]))
+            for name, lane in sorted(self.lanes.items())
+            for tier, size in lane.pool.sizes.items()
+        ]
 
     # --- a turn waits, gets its slot, leaves it, ends -----------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ WORDS = ("garden", "12:garden", "2:rose", "花园", "snake_case", "3.14", "it's"
 
 
 def database(path: str = ":memory:") -> Connection:
-    connection: Connection = dbapi2.connect(path, isolation_level=None)
+    connection: Connection = dbapi2.connect(path, isolation_level=None)  # pyright: ignore[reportAttributeAccessIssue]
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON").fetchall()
     connection.execute("CREATE TABLE pages (id INTEGER PRIMARY KEY)")
