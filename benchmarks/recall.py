@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sqlcipher3 import dbapi2
 
 from kernos.kernel.memory import keywords
-from kernos.kernel.memory.ranking import Reach, Recalled, Span, fit
+from kernos.kernel.memory.branches import Span
+from kernos.kernel.memory.ranking import Reach, Recalled, fit
 from kernos.kernel.memory.shelves import Shelf, Shelves
 from kernos.syscalls import Kernel
 from kernos.syscalls.model import CountTokens, Embed, ListModels

@@ -212,28 +212,29 @@ class Paging:
 
     def copied(self, report: Copied) -> None:
         """Pages are where they were ordered to be."""
-        if report.id not in self.moves:
-            return
-        model, move = self.moves.pop(report.id)
-        lane = self.lanes[model]
-        if "disk" in (move.source, move.target):
+        if report.id in self.moves:
+            model, lane, move = self._arrived(report.id)
             if move.source == "disk":
                 lane.costs.read(len(move.pages), report.seconds)
-            lane.swapping -= len(move.pages)
-            lane.pool.moved(move)
-            self._go_on(model, lane)
+            if move.beside:
+                lane.pool.moved(move)
+                self._go_on(model, lane)
 
     def not_copied(self, id_: int, reason: str) -> None:
         """Pages could not be copied."""
-        if id_ not in self.moves:
-            return
+        if id_ in self.moves:
+            model, lane, move = self._arrived(id_)
+            log.warning("%d KV pages of %s stay away from the %s: %s", len(move.pages), model, move.target, reason)
+            lane.pool.failed(move)
+            self._go_on(model, lane)
+
+    def _arrived(self, id_: int) -> tuple[str, PagedLane, Move]:
+        """Take an order to copy that the device has reported off the books."""
         model, move = self.moves.pop(id_)
         lane = self.lanes[model]
-        log.warning("%d KV pages of %s stay away from the %s: %s", len(move.pages), model, move.target, reason)
-        if "disk" in (move.source, move.target):
+        if move.beside:
             lane.swapping -= len(move.pages)
-        lane.pool.failed(move)
-        self._go_on(model, lane)
+        return model, lane, move
 
     def computed(self, model: str, tokens: int, seconds: float) -> None:
         """A step has computed tokens of prompts; few are not worth a measurement."""
@@ -248,12 +249,15 @@ class Paging:
         lane, scheduler, answers = self.lanes.get(model), self.system.scheduler, self.system.turns.answers
         if lane is None:
             return
+        running = [answers[id_] for id_ in scheduler.lanes[model].running]
+        wanted = sum(len(answer.prompt) + len(answer.tokens) for answer in running) // PAGE + len(running)
+        low = min(2 * wanted, lane.pool.sizes["host"])
+        if not lane.pool.held("disk") and lane.pool.room("host") >= low:
+            return  # nothing to read and nothing to write: as long as memory is not short, who is next need not be asked
         upcoming = [answers[id_].table for id_ in scheduler.upcoming(model, self.system.config.slots)]
         for table in upcoming:
             self._order(model, lane, lane.pool.fetch(table, must=False))
-        running = [answers[id_] for id_ in scheduler.lanes[model].running]
-        wanted = sum(len(answer.prompt) + len(answer.tokens) for answer in running) // PAGE + len(running)
-        self._order(model, lane, lane.pool.sink(min(2 * wanted, lane.pool.sizes["host"]), upcoming))
+        self._order(model, lane, lane.pool.sink(low, upcoming))
 
     # --- orders -------------------------------------------------------------------------------------------------------------------
 
@@ -296,7 +300,7 @@ class Paging:
         for move in moves:
             id_ = next(self._numbers)
             self.moves[id_] = (model, move)
-            if "disk" in (move.source, move.target):
+            if move.beside:
                 lane.swapping += len(move.pages)
             server = self.system.registry.entries[model].server
             self.system.host.command(server, Copy(id_, model, move.source, move.target, list(move.pairs)))

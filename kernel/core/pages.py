@@ -57,6 +57,11 @@ class Move:
     pages: tuple[Page, ...]
     pairs: tuple[tuple[int, int], ...]
 
+    @property
+    def beside(self) -> bool:
+        """Whether it takes its time beside the steps: from or to disk."""
+        return "disk" in (self.source, self.target)
+
 
 class PagePool:
     """The pages of one lane; `sizes` gives the slots of each tier."""
@@ -74,7 +79,11 @@ class PagePool:
 
     def held(self, tier: Tier) -> int:
         """Pages of a tier that stand in a table or are being moved there or away."""
-        return self.sizes[tier] - len(self.free[tier]) - len(self.idle[tier])
+        return self.sizes[tier] - self.room(tier)
+
+    def room(self, tier: Tier) -> int:
+        """Slots of a tier that are free or could be at once."""
+        return len(self.free[tier]) + len(self.idle[tier])
 
     # --- tables -------------------------------------------------------------------------------------------------------------------
 
@@ -167,7 +176,7 @@ class PagePool:
 
         Not those of `spared`, the next to come: what is fetched shall not be written again at once.
         """
-        short = low - len(self.free["host"]) - len(self.idle["host"])
+        short = low - self.room("host")
         if short <= 0 or not self.free["disk"]:
             return []
         short -= sum(page.tier == "host" and page.target is not None for page in self.pages)  # they are leaving already
@@ -185,7 +194,7 @@ class PagePool:
 
     def failed(self, move: Move) -> None:
         """A move was not done. What could not be written stays where it is; what could not be read is lost."""
-        if "disk" not in (move.source, move.target):
+        if not move.beside:
             self.discard(move.pages)
             return
         for page in move.pages:

@@ -24,6 +24,7 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from .branches import Span
 from .keywords import occurrences
 from .shelves import PLACES, Shelf, Shelves
 from .terms import Language, terms, without_names
@@ -56,14 +57,6 @@ AUTHOR_SHARE: Final = 0.02
 """Who begins fewer of the pages with a name and a colon is no author here: it may be `Note:`."""
 AUTHOR_PAGES: Final = 3
 """The same for contexts of few pages."""
-
-
-class Span(NamedTuple):
-    """Messages `start` to `stop` of a context, which are rows of one branch."""
-
-    branch: int
-    start: int
-    stop: int
 
 
 class Recalled(NamedTuple):

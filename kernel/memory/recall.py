@@ -18,7 +18,7 @@ from . import keywords, window
 from .branches import spans
 from .connection import Connection
 from .keywords import Entry
-from .ranking import Reach, Recalled, Span
+from .ranking import Reach, Recalled
 from .shelves import Shelf, Shelves
 from .transcripts import ContextRow, find
 from .window import Made
@@ -86,7 +86,7 @@ class Memory:
 
     def _reach(self, connection: Connection, row: ContextRow) -> Reach:
         self._connection = connection
-        return Reach(self._shelves, [Span(part.branch, part.start, part.stop) for part in spans(connection, row.branch, 0, row.resident)])
+        return Reach(self._shelves, spans(connection, row.branch, 0, row.resident))
 
     def _load(self, branch: int) -> Shelf:
         rows = window.vectors_of(self._connection, branch, self.model)

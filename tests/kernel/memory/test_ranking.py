@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kernos.kernel.memory import keywords
-from kernos.kernel.memory.ranking import LENGTH, SATURATION, STEPS, Reach, Recalled, Span, around, ends, fit, share
+from kernos.kernel.memory.branches import Span
+from kernos.kernel.memory.ranking import LENGTH, SATURATION, STEPS, Reach, Recalled, around, ends, fit, share
 from kernos.kernel.memory.shelves import Shelf, Shelves
 from tests.kernel.fakes import examples
 
