@@ -16,7 +16,7 @@ from kernos.syscalls.system import GetStatus
 from . import report
 from .kernel import RunningKernel, booted
 from .report import Target, median
-from .turns import length
+from .turns import WORD, fitted
 
 REQUESTS, SHARED, OWN, NEW = 16, 512, 32, 16
 FORKS = 32
@@ -95,15 +95,12 @@ async def run(connection: AsyncKernel, prompts: list[list[Message]], model: str)
 async def prompt(connection: AsyncKernel, model: str, name: str, number: int) -> list[Message]:
     """A prompt of 544 tokens: a text of its `name`, and a question whose `number` comes after token 512."""
     question = f"Now, question {number:02d}: which of these words comes first, and why do you think that it does?"
-    words = 480
-    while (count := await length(connection, model, conversation(name, words, question))) != SHARED + OWN:
-        words += SHARED + OWN - count
-    return conversation(name, words, question)
+    return await fitted(connection, model, lambda words: conversation(name, words, question), SHARED + OWN)
 
 
 def conversation(name: str, words: int, question: str) -> list[Message]:
     """The messages of a prompt; each word is a token."""
-    return [Message("system", f"Text {name}:" + " river" * words), Message("user", question)]
+    return [Message("system", f"Text {name}:" + WORD * words), Message("user", question)]
 
 
 if __name__ == "__main__":

@@ -57,10 +57,15 @@ async def prompt(connection: AsyncKernel, model: str, name: str, tokens: int) ->
         return [Message("system", f"Notes {name}. {text}{WORD * words}."), Message("user", QUESTION)]
 
     sentences = max(0, (tokens - await length(connection, model, conversation(0, 0))) // LONGEST)
+    return await fitted(connection, model, lambda words: conversation(sentences, words), tokens)
+
+
+async def fitted(connection: AsyncKernel, model: str, conversation: Callable[[int], list[Message]], tokens: int) -> list[Message]:
+    """A conversation with as many words to fill it up as make it exactly so many tokens long."""
     words = 1
-    while (found := await length(connection, model, conversation(sentences, words))) != tokens:
+    while (found := await length(connection, model, conversation(words))) != tokens:
         words += tokens - found
-    return conversation(sentences, words)
+    return conversation(words)
 
 
 def _sentence(number: int) -> str:
