@@ -60,6 +60,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.agents.flush()
         loop.system.storage.close()
         loop.close()
         lock.close()

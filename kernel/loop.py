@@ -25,6 +25,7 @@ from .devices.messages import AnyCommand, AnyReport
 from .gate import Gate
 from .host import Client, Delivery
 from .launch import launch_device
+from .launch import start_time as _start_time
 from .limits import BACKLOG, DEVICE_QUEUE, DRAIN, HANDSHAKE_MS, RECEIVE_QUEUE, SEND_QUEUE
 from .reactor import Reactor, Timer, guarded
 from .security.zap import answer_zap, peer_pid
@@ -180,7 +181,7 @@ class Loop:
         principal = first.get("User-Id")
         if client is None or client.principal != principal:
             os_pid = peer_pid(str(first.get("Peer-Address")))
-            client = self._clients[address] = Client(address, str(principal), os_pid, socket is self._control)
+            client = self._clients[address] = Client(address, str(principal), os_pid, socket is self._control, _start_time(os_pid))
             self._watch_program(os_pid)
         return client
 
@@ -251,6 +252,13 @@ class Loop:
         process = self._devices[server] = launch_device(self.system, server, self._device_endpoint, self.key.public)
         self._reactor.watch_process(process.pid, lambda: self._device_ended(server, process))
         return process.pid
+
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
+        """Tell the system when a program ends; whether it is there."""
+        there = os_pid != 0 and _start_time(os_pid) == start_time
+        if there:
+            self._watch_program(os_pid)
+        return there
 
     def at(self, when: float, act: Callable[[], object]) -> Timer:
         """Do something when the clock has reached `when`."""

@@ -7,17 +7,17 @@ import secrets
 from typing import TYPE_CHECKING
 
 from kernos.syscalls.errors import AgentKilledError, KernosError
-from kernos.syscalls.message import Mail
 from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
+from .agents import Agents
 from .config import Config
 from .contexts import Contexts
 from .conversations import Conversations
-from .core.mailboxes import Mailboxes
 from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
 from .core.quotas import Quotas
+from .core.readers import Readers
 from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
@@ -64,8 +64,9 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
         self.storage = Storage(self, disk)
+        self.agents = Agents(self)
         self.contexts = Contexts(self)
-        self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
+        self.readers: Readers[Ticket] = Readers()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
         self.tools = Tools(self)
@@ -80,6 +81,7 @@ class System:
 
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
+        self.agents.load(connection)
         self.contexts.load(connection)
         for payers, files, size in filestore.charges(connection):
             self.quotas.hold(payers, {"files": files, "bytes": size}, self.host.now)
@@ -97,7 +99,7 @@ class System:
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
-        self.mail.close(f"agent/{process.pid}")
+        self.agents.changed(process)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))
         if len(self.processes.ended) > ZOMBIES:
@@ -107,6 +109,7 @@ class System:
         """Remove the row of an ended agent and tell how it ended."""
         if process.life is Life.EXITED:
             self.processes.step(process, "collect", self.host.now)
+            self.agents.changed(process)
         return Ended(process.pid, process.code or 0, process.reason)
 
     def program_died(self, os_pid: int) -> None:

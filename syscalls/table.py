@@ -85,7 +85,7 @@ def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str 
 
 TABLE: tuple[Row, ...] = (
     # flags: m mutates, c control, a agent
-    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", flags="m"),
+    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", cost=Cost.DISK, flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
     row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
     row(process.Exit, "process/{whose}:exit", flags="mc"),
@@ -134,6 +134,7 @@ TABLE: tuple[Row, ...] = (
     row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),
     row(store.FinishUpload, "store:upload", cost=Cost.DISK, flags="ma"),
     row(message.Send, "message/{to}:send", cost=Cost.DISK, flags="ma"),
+    row(message.Reply, "message/{to}:send", cost=Cost.DISK, flags="ma"),
     row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="ma"),
     row(message.Subscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(message.Unsubscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),

@@ -30,7 +30,7 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
+from kernos.syscalls.message import Receive, Reply, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
 from kernos.syscalls.process import (
@@ -114,6 +114,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     UploadPart: store.part,
     FinishUpload: store.finish,
     Send: message.send,
+    Reply: message.reply,
     Receive: message.receive,
     Subscribe: message.subscribe,
     Unsubscribe: message.unsubscribe,

@@ -12,7 +12,7 @@ import itertools
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -80,6 +80,7 @@ class FakeHost:
         self.commands: list[tuple[str, AnyCommand]] = []
         self.started: list[str] = []
         self.killed: list[int] = []
+        self.programs_gone: set[int] = set()
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
         self.offloaded: list[Callable[[], object]] = []
@@ -104,6 +105,9 @@ class FakeHost:
 
     def kill(self, os_pid: int) -> None:
         self.killed.append(os_pid)
+
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
+        return os_pid not in self.programs_gone
 
     def at(self, when: float, act: Callable[[], None]) -> FakeTimer:
         timer = FakeTimer(act)
@@ -381,8 +385,16 @@ g, admin:root, role:admin
 _policies: dict[str, Policy] = {}
 
 
-def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | None = None, config: Config | None = None) -> World:
-    """A kernel at rest; `policy` None: the shipped policies."""
+def make_world(
+    home: Path,
+    *,
+    policy: str | None = OPEN_POLICY,
+    store: Path | None = None,
+    config: Config | None = None,
+    gone: Collection[int] = (),
+    started: float = START,
+) -> World:
+    """A kernel at rest; `policy` None: the shipped policies. It finds what another left in this home; `gone` are programs that ended."""
     where = make_places(home, store)
     if policy is None:
         law = load_policy(install_policies(where, ADMIN))
@@ -391,6 +403,8 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
     else:
         law = _policies[policy] = load_policy(make_policy(home / "law", policy))
     host = FakeHost()
+    host.now = started
+    host.programs_gone.update(gone)
     disk = FakeDisk(host, where.state)
     system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
     world = World(system, Gate(system), host, disk)
