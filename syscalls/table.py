@@ -44,6 +44,8 @@ class Row:
     """Also taken on the control socket, which never queues behind work."""
     agent: bool
     """Must name an agent: pid 0 is not enough."""
+    outside: bool
+    """Its effect is not the kernel's to keep: whether it was carried out by a kernel that died, the next one cannot know."""
 
     @cached_property
     def name(self) -> str:
@@ -80,11 +82,11 @@ class Row:
 def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str = "") -> Row:
     """A row; each need is written `object:action`, the flags are those of the heading below."""
     pairs = tuple((need.rpartition(":")[0], need.rpartition(":")[2]) for need in needs)
-    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags)
+    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags, outside="o" in flags)
 
 
 TABLE: tuple[Row, ...] = (
-    # flags: m mutates, c control, a agent
+    # flags: m mutates, c control, a agent, o outside
     row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", cost=Cost.DISK, flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
     row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
@@ -140,7 +142,7 @@ TABLE: tuple[Row, ...] = (
     row(message.Unsubscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(tool.ServeTool, "tool/{tool}:serve", cost=Cost.WAITS, flags="a"),
     row(tool.AnswerTool, "tool:answer", flags="ma"),
-    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="ma"),
+    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="mao"),
     row(tool.ListTools, "tool:list"),
     row(policy.GetPolicy, "policy:read"),
     row(policy.CheckPolicy, "policy:check"),
@@ -149,7 +151,7 @@ TABLE: tuple[Row, ...] = (
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),
     row(system.BackUp, "system:backup", cost=Cost.DISK),
-    row(system.StopKernel, "system:stop", flags="mc"),
+    row(system.StopKernel, "system:stop", flags="mco"),
 )
 
 ROWS: dict[type[Call[Any]], Row] = {entry.call: entry for entry in TABLE}

@@ -86,12 +86,25 @@ def _take(system: System, ticket: Ticket, box: str) -> Later:
                 _wait(system, ticket, box)
         elif isinstance(outcome, Exception):
             system.gate.fault(ticket, outcome)
-        elif not ticket.answer(outcome) and ticket.request is None:
-            letter = taken[0]
-            system.storage.write(lambda connection: post.put_back(connection, box, letter), lambda _: _wake(system, [box]))
+        elif not ticket.answer(outcome) and taken and not _may_ask_again(system, ticket):
+            system.storage.write(lambda connection: _put_back(connection, ticket, box, taken[0]), lambda _: _wake(system, [box]))
 
     system.storage.write(job if ticket.request is None else records.once(ticket.request, job, system.storage.clock), come)
     return LATER
+
+
+def _may_ask_again(system: System, ticket: Ticket) -> bool:
+    """Whether a reader who was not reached can ask with his key: he lost his connection and lives, or may live."""
+    client = ticket.client
+    return (
+        ticket.request is not None and client.cut_off and (not client.os_pid or system.host.watch_program(client.os_pid, client.start_time))
+    )
+
+
+def _put_back(connection: Connection, ticket: Ticket, box: str, letter: Letter) -> None:
+    post.put_back(connection, box, letter)
+    if ticket.request is not None:
+        records.forget_reply(connection, ticket.request)
 
 
 def _wait(system: System, ticket: Ticket, box: str) -> None:

@@ -56,6 +56,11 @@ def reply_to(connection: Connection, request: Request, now: float) -> bytes | No
     return bytes(reply)
 
 
+def forget_reply(connection: Connection, request: Request) -> None:
+    """Let a call that was undone be made again."""
+    connection.execute("DELETE FROM replies WHERE principal = ? AND call = ?", (request.principal, request.key))
+
+
 def prune(connection: Connection, now: float) -> int:
     """Forget replies that are older than a day, and of each principal all but the newest; how many."""
     old = connection.execute("DELETE FROM replies WHERE time < ?", (now - IDEMPOTENCY_S,)).rowcount

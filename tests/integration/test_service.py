@@ -70,7 +70,7 @@ from kernos.syscalls import Call, Kernel
 from kernos.syscalls.system import Ping
 from kernos.syscalls.requests import Numbers, make_request
 kernel = Kernel()
-socket, numbers = kernel._link.work.dealer.socket, Numbers()
+socket, numbers = kernel._link._lines[False].dealer.socket, Numbers()
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(30_000):
@@ -153,17 +153,17 @@ def test_tools_are_routed_and_end_with_their_server(kernel: RunningKernel) -> No
         invocation = next(stream)
         assert (invocation.user, invocation.pid, invocation.arguments) == ("user:anna", caller.pid, '{"text":"hi"}')
         server.call(AnswerTool(invocation=invocation.invocation, result='"hi"'))
-        answer = calling._link.work.next(request, monotonic() + 20)
+        answer = calling._link._lines[False].next(request, monotonic() + 20)
         assert answer.kind == Kind.REPLY
         second = send(caller, CallTool(tool="tests/echo"))
         next(stream)
         stream.close()
         with pytest.raises(ToolError, match="went away"):
-            outcome(second.row, calling._link.work.next(second, monotonic() + 20))
+            outcome(second.row, calling._link._lines[False].next(second, monotonic() + 20))
 
 
 def send(kernel: Kernel, call: Call[Any]) -> Request:
     """Make a call without waiting for it, which the blocking client has no word for."""
     request = make_request(call, kernel._link.numbers.take(), kernel.pid, False, None, None)
-    kernel._link.work.send(request)
+    kernel._link._lines[False].send(request)
     return request
