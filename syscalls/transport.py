@@ -28,7 +28,6 @@ _MORE: Final = int(zmq.SNDMORE)
 _REFUSED: Final[dict[int, str]] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, or of another installation)",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the two do not speak the same protocol",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off; is its public key the one in the connection file?",
 }
 
 
@@ -58,7 +57,7 @@ class Dealer:
         self.socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; until the first handshake
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_REFUSED)
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED | sum(_REFUSED)
         )
         self.socket.connect(endpoint)
 
@@ -84,8 +83,12 @@ class Dealer:
             raise self.silent()
 
     def accepted(self, event: list[bytes]) -> bool:
-        """Whether the monitor says that the kernel accepted us; raises `RefusedError` if it did not."""
+        """Whether the monitor says that the kernel accepted us; raises `RefusedError` if it will not, `UnreachableError` if it did not."""
         kind = parse_monitor_message(event)["event"]
+        if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:  # it died in the midst of it, or is another one
+            raise UnreachableError(
+                f"The kernel at {self.endpoint} broke the handshake off. Is its public key the one in the connection file? Try again."
+            )
         if kind in _REFUSED:
             raise RefusedError(
                 f"The kernel at {self.endpoint} refused {self.principal}: {_REFUSED[kind]}. Check the key with the administrator."

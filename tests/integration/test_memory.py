@@ -6,15 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from threading import Event, Thread
 from time import monotonic
 
 import pytest
 
 from benchmarks.kernel import RunningKernel, booted
-from kernos.syscalls import Context, Kernel, Key, Places
-from kernos.syscalls.context import AppendContext, OpenContext
-from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
+from kernos.syscalls import Context
+from kernos.syscalls.context import AppendContext
+from kernos.syscalls.errors import ConflictError
 from kernos.syscalls.model import Generate, Message
 from kernos.syscalls.system import BackUp
 
@@ -79,58 +78,6 @@ def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> N
         prompt = chat.explain(MODEL, Message("user", "Which animal lives with her?"))
         assert "kitten" in next(part.text for part in prompt.parts if part.why == "recalled")
         chat.delete()
-
-
-class Writer(Thread):
-    """A client that counts in a context of its own, and makes each call again until it is answered."""
-
-    def __init__(self, number: int, where: Places, key: Key) -> None:
-        super().__init__(daemon=True)
-        self.name = f"writer-{number}"
-        self.where, self.key = where, key
-        self.acknowledged = 0
-        self.stop = Event()
-
-    def run(self) -> None:
-        while not self.stop.is_set():
-            try:
-                with Kernel(self.key, where=self.where) as kernel:
-                    self._count(kernel.spawn(self.name))
-            except (KernelRestartedError, UnreachableError, StoppingError):
-                self.stop.wait(0.02)
-
-    def _count(self, agent: Kernel) -> None:
-        id_ = agent.call(OpenContext(name=self.name), key=f"{self.name}-open").context
-        while not self.stop.is_set():
-            messages = [Message("user", f"{self.acknowledged}a"), Message("user", f"{self.acknowledged}b")]
-            agent.call(AppendContext(context=id_, messages=messages), key=f"{self.name}-{self.acknowledged}", timeout=5)
-            self.acknowledged += 1
-
-
-def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object, home: str) -> None:
-    kills = 20 if os.environ.get("KERNOS_PROVE") else 3
-    writers: list[Writer] = []
-    for round_ in range(kills):
-        with booted(home=home) as running:
-            if not writers:
-                writers = [Writer(number, running.where, running.key) for number in range(4)]
-                for writer in writers:
-                    writer.start()
-            before = [writer.acknowledged for writer in writers]
-            until = monotonic() + 10
-            while any(writer.acknowledged < was + 5 + round_ for writer, was in zip(writers, before, strict=True)) and monotonic() < until:
-                writers[0].stop.wait(0.01)
-            kill(running)
-    for writer in writers:
-        writer.stop.set()
-        writer.join()
-    with booted(home=home) as running, running.connect() as kernel:
-        for writer in writers:
-            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
-            count = len(texts) // 2
-            assert texts == [f"{number}{half}" for number in range(count) for half in "ab"]
-            assert count - writer.acknowledged in (0, 1), "the last one may be there though nobody was told"
-            assert writer.acknowledged >= 5 * kills
 
 
 def test_a_backup_is_a_way_back(models: object, home: str) -> None:
