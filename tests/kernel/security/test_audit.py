@@ -1,6 +1,7 @@
 """What the gate notes, in a kernel without threads; the files are real."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -147,10 +148,10 @@ def test_exported_lines_are_those_of_the_log(world: World, monkeypatch: pytest.M
     assert [json.loads(line)["number"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def _small(append):  # type: ignore[no-untyped-def]
-    def small(ledger: Ledger, group: list[Entry]) -> object:
+def _small(append: Callable[[Ledger, Sequence[Entry]], None]) -> Callable[[Ledger, Sequence[Entry]], None]:
+    def small(ledger: Ledger, group: Sequence[Entry]) -> None:
         ledger._most = 800
-        return append(ledger, group)
+        append(ledger, group)
 
     return small
 
