@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -43,6 +43,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0
     """Threads of a device server on the CPU; 0: one per core."""
+    audit: Literal["changes", "all"] = "changes"
+    """Which allowed calls the audit log records: those that change something, or all. Denied ones always are."""
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     """Niceness of device servers: at 10 a system call beside two busy torch threads took 0.5 ms at p99, at 0 it took 4.1 ms."""
 
