@@ -182,6 +182,7 @@ def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypa
 
 def test_calls_are_made_again_of_the_next_kernel_with_their_keys(standin: StandIn, key: Key) -> None:
     async def body(kernel: AsyncKernel) -> None:
+        await kernel.call(Ping())
         stream = kernel.stream(Generate(model="m", messages=[Message("user", "silent")]))
         answer = asyncio.create_task(stream.result())
         spawns = [asyncio.create_task(kernel.call(Spawn(name="silent"))) for _ in range(20)]
