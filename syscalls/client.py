@@ -39,7 +39,7 @@ class _Line:
     """A connection, and a box per call in flight with the answers that arrived while another call was being waited for."""
 
     def __init__(self, endpoint: str, server_key: str, key: Key, patience_s: float) -> None:
-        self.dealer = Dealer(endpoint, server_key, key, zmq.Context.instance())
+        self.dealer = Dealer(endpoint, server_key, key)
         self.dealer.shake_hands(patience_s)
         self.dealer.socket.setsockopt(zmq.RCVTIMEO, _LOOK_MS)
         self.boxes: dict[int, deque[Answer]] = {}

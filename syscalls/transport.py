@@ -46,11 +46,11 @@ class RefusedError(UnreachableError):
 class Dealer:
     """One connection to the kernel, for as long as it holds. It can be used when the handshake is over: see `shake_hands`."""
 
-    def __init__(self, endpoint: str, server_key: str, key: Key, context: "zmq.Context[Any]") -> None:
+    def __init__(self, endpoint: str, server_key: str, key: Key, context: "zmq.Context[Any] | None" = None) -> None:
         self.endpoint = endpoint
         self.principal = key.principal
         self.owner = threading.get_ident()
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+        self.socket: zmq.Socket[bytes] = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 200)  # ms; time for a last message to leave when the process ends
         self.socket.setsockopt(zmq.CURVE_SERVERKEY, server_key.encode())
         self.socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())

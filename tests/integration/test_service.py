@@ -16,6 +16,7 @@ from kernos.syscalls import Call, Kernel
 from kernos.syscalls.errors import AgentKilledError, CancelledError, ToolError
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.places import read_connection
 from kernos.syscalls.process import Kill, ListProcesses, SendSignal, Wait
 from kernos.syscalls.requests import Numbers, Request, make_request, outcome, read_answer
 from kernos.syscalls.system import GetStatus, Ping
@@ -41,7 +42,7 @@ def test_the_kernel_process_has_no_torch(kernel: RunningKernel) -> None:
 
 def test_a_client_that_does_not_read_is_cut_off_and_told_so(kernel: RunningKernel) -> None:
     connection = kernel.connect()
-    endpoint = connection._link.connection
+    endpoint = read_connection(kernel.where)
     dealer = Dealer(endpoint.calls, endpoint.public_key, kernel.key)
     numbers = Numbers()
     # A closed window: small buffers at this end, so that the kernel's own queue fills and not the operating system's.
