@@ -98,6 +98,7 @@ def _boot(where: Places, config: Config) -> Loop:
     os.umask(0o077)  # sockets take their mode from it
     loop.open(calls, control, where.socket("devices"))
     system = System(loop, where, config, policy, identities, DatabaseDisk(database, loop.post), _since_start_ms())
+    system.damage = database.recovery.report()
     loop.attach(system, Gate(system))
     reader = database.reader()
     system.recover(reader)

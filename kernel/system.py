@@ -57,6 +57,8 @@ class System:
         self.policy = policy
         self.identities = identities
         self.boot_ms = boot_ms
+        self.damage = ""
+        """What was found lost of the database when it was opened."""
         self.started = host.now
         self.draining = False
         self.calls = 0

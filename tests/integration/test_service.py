@@ -21,7 +21,7 @@ from kernos.syscalls.process import Kill, ListProcesses, SendSignal, Wait
 from kernos.syscalls.requests import Numbers, Request, make_request, outcome, read_answer
 from kernos.syscalls.system import GetStatus, Ping
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
-from kernos.syscalls.transport import Dealer
+from kernos.syscalls.transport import HANDSHAKE_S, Dealer
 from kernos.syscalls.wire import Kind
 
 MODEL = "smollm2-135m"
@@ -44,6 +44,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_told_so(kernel: RunningKerne
     connection = kernel.connect()
     endpoint = read_connection(kernel.where)
     dealer = Dealer(endpoint.calls, endpoint.public_key, kernel.key)
+    dealer.shake_hands(HANDSHAKE_S)
     numbers = Numbers()
     # A closed window: small buffers at this end, so that the kernel's own queue fills and not the operating system's.
     payload = b"x" * 60_000
