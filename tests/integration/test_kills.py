@@ -94,7 +94,7 @@ def test_kills_under_writing_clients_lose_nothing_and_apply_nothing_twice(models
     print(
         f"{len(waits)} restarts; first call answered after {sorted(waits)[len(waits) // 2]:.2f} s at the median, {max(waits):.2f} s at most"
     )
-    assert max(waits) <= (FIRST_CALL_S if PROVE else 3 * FIRST_CALL_S), "the quick run shares the machine with other tests"
+    assert max(waits) <= FIRST_CALL_S or os.getloadavg()[0] > 1.5 * len(os.sched_getaffinity(0)), "and nobody else kept the processors busy"
 
 
 def _kill_again_and_again(home: str, kills: int, chance: random.Random) -> list[float]:
