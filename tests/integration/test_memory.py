@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from benchmarks.kernel import RunningKernel, booted
-from kernos.syscalls import Context, Kernel, Key, Places
+from kernos.syscalls import Context, Kernel, Key, Places, Store
 from kernos.syscalls.context import AppendContext, OpenContext
 from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
 from kernos.syscalls.model import Generate, Message
@@ -79,6 +79,23 @@ def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> N
         prompt = chat.explain(MODEL, Message("user", "Which animal lives with her?"))
         assert "kitten" in next(part.text for part in prompt.parts if part.why == "recalled")
         chat.delete()
+
+
+def test_files_are_found_by_meaning(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        store = Store(connection.spawn("librarian"))
+        store.put("found/pets", b"My sister Clara adopted a grey kitten.")
+        for number in range(12):
+            store.put(f"found/train-{number}", f"The train to platform {number} left on time, and the weather was fine.".encode())
+        until = monotonic() + 60
+        while (best := store.search("Which animal lives with her?", "found/", limit=1)[0]).file.path != "found/pets":
+            assert monotonic() < until
+        assert best.points.meaning > best.points.words == 0
+        store.put("found/pets", b"The train to platform 13 was late.")
+        assert "kitten" not in "".join(found.text for found in store.search("kitten", "found/", limit=100))
+        for file in store.list("found/"):
+            store.delete(file.path)
+        assert store.search("train", "found/") == []
 
 
 class Writer(Thread):
