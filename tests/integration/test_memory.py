@@ -88,8 +88,10 @@ def test_files_are_found_by_meaning(kernel: RunningKernel) -> None:
         for number in range(12):
             store.put(f"found/train-{number}", f"The train to platform {number} left on time, and the weather was fine.".encode())
         until = monotonic() + 60
-        while (best := store.search("Which animal lives with her?", "found/", limit=1)[0]).file.path != "found/pets":
-            assert monotonic() < until
+        best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        while (best.points.meaning == 0 or best.file.path != "found/pets") and monotonic() < until:
+            best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        assert best.file.path == "found/pets"
         assert best.points.meaning > best.points.words == 0
         store.put("found/pets", b"The train to platform 13 was late.")
         assert "kitten" not in "".join(found.text for found in store.search("kitten", "found/", limit=100))
