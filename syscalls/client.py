@@ -146,6 +146,7 @@ class Kernel:
 
     def __init__(self, key: Key | None = None, *, where: Places | None = None) -> None:
         where = where or places()
+        read_connection(where)  # no kernel: that is said first
         self._link = _Link(where, key or own_key(where))
         self.pid = 0
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from kernos.syscalls.errors import StorageError
 
-from . import keywords
+from . import keywords, library
 from .connection import Connection
 
 _FIRST: Final = """
@@ -241,7 +241,7 @@ ALTER TABLE replies ADD COLUMN context TEXT;
 CREATE INDEX replies_of ON replies (context) WHERE context IS NOT NULL;
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, _REPLIES)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES)
 
 
 def migrate(connection: Connection) -> bool:

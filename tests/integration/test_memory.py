@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from benchmarks.kernel import RunningKernel, booted
-from kernos.syscalls import Context
+from kernos.syscalls import Context, Store
 from kernos.syscalls.context import AppendContext
 from kernos.syscalls.errors import ConflictError
 from kernos.syscalls.model import Generate, Message
@@ -78,6 +78,25 @@ def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> N
         prompt = chat.explain(MODEL, Message("user", "Which animal lives with her?"))
         assert "kitten" in next(part.text for part in prompt.parts if part.why == "recalled")
         chat.delete()
+
+
+def test_files_are_found_by_meaning(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        store = Store(connection.spawn("librarian"))
+        store.put("found/pets", b"My sister Clara adopted a grey kitten.")
+        for number in range(12):
+            store.put(f"found/train-{number}", f"The train to platform {number} left on time, and the weather was fine.".encode())
+        until = monotonic() + 60
+        best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        while (best.points.meaning == 0 or best.file.path != "found/pets") and monotonic() < until:
+            best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        assert best.file.path == "found/pets"
+        assert best.points.meaning > best.points.words == 0
+        store.put("found/pets", b"The train to platform 13 was late.")
+        assert "kitten" not in "".join(found.text for found in store.search("kitten", "found/", limit=100))
+        for file in store.list("found/"):
+            store.delete(file.path)
+        assert store.search("train", "found/") == []
 
 
 def test_a_backup_is_a_way_back(models: object, home: str) -> None:
