@@ -152,6 +152,32 @@ def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object
             assert writer.acknowledged >= 5 * kills
 
 
+def test_a_backup_under_writers_is_one_moment_of_each(models: object, home: str) -> None:
+    with booted(home=home) as running, running.connect() as kernel:
+        writers = [Writer(number, running.where, running.key) for number in range(4)]
+        for writer in writers:
+            writer.start()
+        until = monotonic() + 30
+        while any(writer.acknowledged < 20 for writer in writers) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        least = [writer.acknowledged for writer in writers]
+        kernel.call(BackUp(path=f"{home}/backup"), timeout=60)
+        most = [writer.acknowledged + 1 for writer in writers]
+        while any(writer.acknowledged < high + 5 for writer, high in zip(writers, most, strict=True)) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        for writer in writers:
+            writer.stop.set()
+            writer.join()
+        assert all(writer.acknowledged >= high + 5 for writer, high in zip(writers, most, strict=True)), "nobody was kept waiting"
+    command = [sys.executable, "-m", "kernos.apps.cli", "restore", "--yes", f"{home}/backup"]
+    subprocess.run(command, env=os.environ | {"KERNOS_HOME": home}, check=True, timeout=60)
+    with booted(home=home) as running, running.connect() as kernel:
+        for writer, low, high in zip(writers, least, most, strict=True):
+            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
+            assert low <= len(texts) // 2 <= high
+            assert texts == [f"{number}{half}" for number in range(len(texts) // 2) for half in "ab"]
+
+
 def test_a_backup_is_a_way_back(models: object, home: str) -> None:
     environment = os.environ | {"KERNOS_HOME": home}
     file = f"{home}/backup"
