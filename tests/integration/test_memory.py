@@ -6,14 +6,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from threading import Event, Thread
 from time import monotonic
 
 import pytest
 
 from benchmarks.kernel import RunningKernel, booted
-from kernos.syscalls import Context, Store
-from kernos.syscalls.context import AppendContext
-from kernos.syscalls.errors import ConflictError
+from kernos.syscalls import Context, Kernel, Key, Places, Store
+from kernos.syscalls.context import AppendContext, OpenContext
+from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
 from kernos.syscalls.model import Generate, Message
 from kernos.syscalls.system import BackUp
 
@@ -97,6 +98,58 @@ def test_files_are_found_by_meaning(kernel: RunningKernel) -> None:
         for file in store.list("found/"):
             store.delete(file.path)
         assert store.search("train", "found/") == []
+
+
+class Writer(Thread):
+    """A client that counts in a context of its own, and makes each call again until it is answered."""
+
+    def __init__(self, number: int, where: Places, key: Key) -> None:
+        super().__init__(daemon=True)
+        self.name = f"writer-{number}"
+        self.where, self.key = where, key
+        self.acknowledged = 0
+        self.stop = Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                with Kernel(self.key, where=self.where) as kernel:
+                    self._count(kernel.spawn(self.name))
+            except (KernelRestartedError, UnreachableError, StoppingError):
+                self.stop.wait(0.02)
+
+    def _count(self, agent: Kernel) -> None:
+        id_ = agent.call(OpenContext(name=self.name), key=f"{self.name}-open").context
+        while not self.stop.is_set():
+            messages = [Message("user", f"{self.acknowledged}a"), Message("user", f"{self.acknowledged}b")]
+            agent.call(AppendContext(context=id_, messages=messages), key=f"{self.name}-{self.acknowledged}", timeout=5)
+            self.acknowledged += 1
+
+
+def test_a_backup_under_writers_is_one_moment_of_each(models: object, home: str) -> None:
+    with booted(home=home) as running, running.connect() as kernel:
+        writers = [Writer(number, running.where, running.key) for number in range(4)]
+        for writer in writers:
+            writer.start()
+        until = monotonic() + 30
+        while any(writer.acknowledged < 20 for writer in writers) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        least = [writer.acknowledged for writer in writers]
+        kernel.call(BackUp(path=f"{home}/backup"), timeout=60)
+        most = [writer.acknowledged + 1 for writer in writers]
+        while any(writer.acknowledged < high + 5 for writer, high in zip(writers, most, strict=True)) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        for writer in writers:
+            writer.stop.set()
+            writer.join()
+        assert all(writer.acknowledged >= high + 5 for writer, high in zip(writers, most, strict=True)), "nobody was kept waiting"
+    command = [sys.executable, "-m", "kernos.apps.cli", "restore", "--yes", f"{home}/backup"]
+    subprocess.run(command, env=os.environ | {"KERNOS_HOME": home}, check=True, timeout=60)
+    with booted(home=home) as running, running.connect() as kernel:
+        for writer, low, high in zip(writers, least, most, strict=True):
+            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
+            assert low <= len(texts) // 2 <= high
+            assert texts == [f"{number}{half}" for number in range(len(texts) // 2) for half in "ab"]
 
 
 def test_a_backup_is_a_way_back(models: object, home: str) -> None:
