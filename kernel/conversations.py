@@ -85,7 +85,7 @@ class Conversations:
 
         def counted(tokens: list[int]) -> None:
             new = [
-                NewMessage(message.role, message.text, size, tuple(message.labels), message.calls.encode())
+                NewMessage(message.role, message.text, size, tuple(message.labels), message.calls.encode(), time=message.time)
                 for message, size in zip(messages, tokens, strict=True)
             ]
             actor, now = self.system.contexts.actor(id_, ticket.agent), storage.clock
@@ -181,9 +181,12 @@ class Conversations:
 
 def count(tokenizer: Tokenizer | None, texts: list[str]) -> list[int]:
     """Tokens of messages with these texts."""
-    if tokenizer is None:
-        return [len(text.encode()) // BYTES_PER_TOKEN + 1 for text in texts]
-    return tokenizer.count(texts)
+    return [tokens_of(None, text) for text in texts] if tokenizer is None else tokenizer.count(texts)
+
+
+def tokens_of(tokenizer: Tokenizer | None, text: str) -> int:
+    """Tokens of a text by itself."""
+    return len(text.encode()) // BYTES_PER_TOKEN + 1 if tokenizer is None else len(tokenizer.encode(text))
 
 
 def _read(connection: Connection, draft: Draft) -> Draft:

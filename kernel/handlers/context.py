@@ -9,7 +9,7 @@ from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError
 from kernos.syscalls.model import Message
 
-from ..conversations import count
+from ..conversations import tokens_of
 from ..memory import history, recall, transcripts, window
 from ..memory.connection import Connection
 from ..memory.recall import Found
@@ -211,7 +211,7 @@ def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found
     model = system.contexts.model(id_)
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
     asked = recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
-    best = recall.fitting(asked, lambda page: count(tokenizer, [page.text])[0], call.budget, call.limit, 0.0)
+    best = recall.fitting(asked, lambda page: tokens_of(tokenizer, page.text), call.budget, call.limit, 0.0)
     return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
 
 

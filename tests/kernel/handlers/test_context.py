@@ -27,7 +27,7 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError
+from kernos.syscalls.errors import BadRequestError, ConflictError, DeniedError, LimitError, NotFoundError
 from kernos.syscalls.model import Generate, Message
 from tests.kernel.fakes import App, World, make_world, tiny_tokenizer, tokens_of
 
@@ -102,6 +102,18 @@ class TestMessages:
         message = Message("assistant", "", ["secret"], '[{"tool":"x"}]')
         assert agent.call(AppendContext(context=chat, messages=[message])).labels == ["secret"]
         assert agent.call(ReadContext(context=chat, start=6)).messages == [message]
+
+    def test_a_message_may_have_a_time_of_its_own(self, world: World, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "then", time=86_400.0), Message("user", "now")]))
+        part = agent.call(ReadContext(context=chat, start=6))
+        assert part.messages == [Message("user", "then"), Message("user", "now")]
+        assert [state.time for state in part.states] == [86_400.0, world.host.clock]
+        assert agent.call(StatContext(context=chat)).info.updated == world.host.clock
+        agent.call(PageOut(context=chat, until=8))
+        assert [page.text for page in agent.call(Recall(context=chat, query="then now", until=100_000.0)).pages] == ["then"]
+        assert agent.call(Recall(context=chat, query="What was on 2 January 1970?", limit=1)).pages[0].text == "then"
+        for time in (-1.0, float("nan"), float("inf"), 1e12):
+            assert isinstance(agent.refused(AppendContext(context=chat, messages=[Message("user", "x", time=time)])), BadRequestError)
 
     def test_tokens_are_the_models_and_the_templates(self, thinking: World) -> None:
         agent = thinking.connect(SHOP).spawn()
