@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kernos.syscalls.context import ExplainContext, Prompt, PromptPart
 from kernos.syscalls.model import Generate, Generation, Message
 
-from . import prompts
+from . import excerpts, prompts
 from .limits import EXPLAINED, INLINE_TEXT, RECALL_LEAST, RECALL_PAGES
 from .memory import recall, transcripts, window
 from .memory.connection import Connection
@@ -108,7 +108,7 @@ class Conversations:
         actor = self.system.contexts.actor(call.context, ticket.agent)
 
         def told(draft: Draft) -> None:
-            parts = [PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points) for line in draft.lines]
+            parts = [PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points, line.whole) for line in draft.lines]
             messages, tokenizer = prompts.conversation(draft.lines), draft.model.tokenizer
 
             def tell(tokens: int) -> None:
@@ -207,7 +207,8 @@ def _read(connection: Connection, draft: Draft) -> Draft:
         for message in messages
     ]
     new = [Line("new", message.role, message.text, next(counted)) for message in draft.new]
-    return replace(draft, lines=[*old, *new])
+    tokenizer = draft.model.tokenizer
+    return replace(draft, lines=excerpts.fitted([*old, *new], draft.window, lambda text: tokens_of(tokenizer, text)))
 
 
 def _without(draft: Draft) -> Draft:

@@ -144,6 +144,8 @@ class PromptPart(msgspec.Struct, frozen=True):
     tokens: int
     message: int | None = None
     points: Points | None = None
+    whole: bool = True
+    """`false`: the message is larger than the window, and parts of it are left out."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -221,6 +223,13 @@ class SnapshotContext(Call[Snapshot], tag="context.snapshot", frozen=True):
 
 class RestoreContext(Call[ContextInfo], tag="context.restore", frozen=True):
     """Go back, or forward again, to a snapshot."""
+
+    context: Id
+    name: Name
+
+
+class DropSnapshot(Call[Done], tag="context.drop", frozen=True):
+    """Forget a snapshot, and remove for good what it alone kept of the history."""
 
     context: Id
     name: Name

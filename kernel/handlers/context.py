@@ -138,6 +138,11 @@ def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
     return system.storage.change(ticket, job, _info)
 
 
+def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
+    """Forget a snapshot."""
+    return system.storage.change(ticket, _on(system, ticket, call.context, history.drop_snapshot, call.name), _done, erases=True)
+
+
 def rollback(system: System, ticket: Ticket, call: abi.RollbackContext) -> Later:
     """Go back."""
     job = _on(system, ticket, call.context, history.rollback, call.messages, system.storage.clock)

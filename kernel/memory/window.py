@@ -89,14 +89,14 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     return gone, made
 
 
-def cuts(text: str) -> list[int]:
-    """Where a text is cut into pages, its beginning and its end included.
+def cuts(text: str, longest: int = PAGE_CHARACTERS) -> list[int]:
+    """Where a text is cut into pages, or parts of another length, its beginning and its end included.
 
     At the end of a paragraph, a sentence or a word, if there is one in the second half of what a page can hold.
     """
     found = [0]
-    while len(text) - found[-1] > PAGE_CHARACTERS:
-        start, stop = found[-1] + PAGE_CHARACTERS // 2, found[-1] + PAGE_CHARACTERS
+    while len(text) - found[-1] > longest:
+        start, stop = found[-1] + longest // 2, found[-1] + longest
         ends = (text.rfind(mark, start, stop) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
         found.append(next((end for end in ends if end > start), stop))
     return [*found, len(text)] if text else [0, 0]

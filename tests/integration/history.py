@@ -105,7 +105,7 @@ def history(facts: Sequence[Fact], tokens: int, seed: int = 4) -> list[Message]:
         size += sum(len(message.text) / CHARACTERS_PER_TOKEN for message in messages[-2:])
     places = sorted(chance.sample(range(len(messages) * 9 // 20), len(facts)), reverse=True)
     for place, fact in zip(places, facts, strict=True):
-        messages[2 * place] = Message("user", f"{_chatter(chance)} {fact.told} {chance.choice(_THEN)}")
+        messages[2 * place] = Message("user", fact.told)
     return messages
 
 

@@ -9,6 +9,7 @@ from kernos.syscalls.context import (
     AppendContext,
     CloseContext,
     DeleteContext,
+    DropSnapshot,
     ExplainContext,
     ForkContext,
     GrantContext,
@@ -169,6 +170,14 @@ class TestHistory:
         assert ([operation.kind for operation in found.operations], found.total) == (["snapshot", "rollback", "restore"], 4)
         assert isinstance(agent.refused(RollbackContext(context=chat, messages=7)), ConflictError)
         assert isinstance(agent.refused(RestoreContext(context=chat, name="none")), NotFoundError)
+
+    def test_a_dropped_snapshot_is_gone(self, agent: App, chat: str) -> None:
+        agent.call(SnapshotContext(context=chat, name="all"))
+        agent.call(DropSnapshot(context=chat, name="all"))
+        assert agent.call(StatContext(context=chat)).snapshots == []
+        for call in (DropSnapshot(context=chat, name="all"), RestoreContext(context=chat, name="all")):
+            assert isinstance(agent.refused(call), NotFoundError)
+        assert texts(agent, chat) == [message.text for message in SIX]
 
 
 class TestWindow:
@@ -368,6 +377,38 @@ class TestPaging:
         self.ask(agent, chat, "hi")
         stat = agent.call(StatContext(context=chat))
         assert (stat.info.resident, stat.pages > 4) == (1, True)
+
+    def test_of_a_new_message_larger_than_the_window_its_ends_and_what_is_asked_for_are_shown(self, agent: App, chat: str) -> None:
+        text = "Read this. " + "blah " * 200 + "The tulips are red. " + "blah " * 200 + "Which colour have the tulips?"
+        prompt = self.ask(agent, chat, text)
+        assert len(prompt) < 256
+        for part in ("Read this.", "The tulips are", "tulips?<", "[… left out …]"):
+            assert part in prompt
+        saw = agent.call(ExplainContext(context=chat, model="tiny"))
+        assert [(part.why, part.whole) for part in saw.parts] == [("new", False)]
+        assert agent.call(ReadContext(context=chat)).messages[0].text == text, "it is kept whole"
+        assert "hi" in self.ask(agent, chat, "hi")
+        assert agent.call(StatContext(context=chat)).pages > 4
+
+    def test_a_question_larger_than_the_window_that_is_there_already_is_answered(self, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "first"), Message("user", "blah " * 400 + "What now?")]))
+        sent = agent.send(Generate(model="tiny", context=chat, max_tokens=8))
+        agent.world.host.work()
+        agent.world.step((agent.world.begun().seq, tokens_of("ok"), "stop"))
+        assert sent.result().text == "ok"
+        saw = agent.call(ExplainContext(context=chat, model="tiny")).parts[-1]
+        assert (saw.why, saw.message, saw.whole, saw.text.endswith("What now?")) == ("resident", 1, False, True)
+
+    def test_what_stands_before_the_recalled_is_the_beginning_of_the_prompt_before(self, agent: App, chat: str) -> None:
+        self.ask(agent, chat, "My cat: Pixel")
+        for n in range(12):
+            self.ask(agent, chat, f"Message {n} " + "x" * 30)
+        prompts = [self.ask(agent, chat, text, "a") for text in ("my cat?", "Pixel?")]
+        head, recalled = prompts[1].split("From earlier in this conversation:")
+        assert "Pixel" in recalled
+        last = prompts[0].rindex("<user>From earlier")
+        assert head.startswith(prompts[0][:last]), "its KV is still valid"
+        assert recalled.count("My cat: Pixel") == 1
 
     def test_nothing_changes_when_a_prompt_is_explained(self, agent: App, chat: str) -> None:
         agent.call(AppendContext(context=chat, messages=[Message("user", "x" * 100) for _ in range(5)]))
