@@ -31,6 +31,7 @@ from .memory.connection import Connection
 from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
+from .security.audit import Audit
 from .security.identity import Identities
 from .security.policy import Policy
 from .storage import Disk, Storage
@@ -64,6 +65,7 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
         self.storage = Storage(self, disk)
+        self.audit = Audit(self)
         self.contexts = Contexts(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
