@@ -290,7 +290,7 @@ class Recall(Call[RecalledPages], tag="context.recall", frozen=True):
 
 
 class SearchContexts(Call[RecalledPages], tag="context.search", frozen=True):
-    """The same over all contexts of the owner."""
+    """The same over all contexts of the owner, and also in what has not left their windows."""
 
     query: Text
     limit: Annotated[int, Meta(ge=1, le=1_024)] = 10

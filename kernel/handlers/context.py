@@ -198,11 +198,14 @@ def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
     owner, memory = ticket.agent.owner, system.embedder.memory
 
     def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
-        ids = [row.id for row in transcripts.of(connection, owner) if row.resident]
-        ranked = (memory.rank(connection, owner, id_, call.query, vector) for id_ in ids)
+        ids = [row.id for row in transcripts.of(connection, owner) if row.length]
+        ranked = (memory.rank(connection, owner, id_, call.query, vector, whole=True) for id_ in ids)
         return _best(system, call, "", heapq.merge(*ranked, key=lambda found: -found.points.score))
 
-    system.recalls.ask(ticket, lambda _: call.query, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
+        ticket.reply(abi.RecalledPages(pages, by_meaning))
+
+    system.recalls.index(ticket, owner, lambda: system.recalls.ask(ticket, lambda _: call.query, rank, tell))
     return LATER
 
 

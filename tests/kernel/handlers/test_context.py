@@ -309,6 +309,24 @@ class TestRecall:
         assert {page.context for page in other.call(SearchContexts(query="tulips")).pages} <= {mine}
         assert agent.call(SearchContexts(query="tulips", limit=1)).pages[0].context == long
 
+    def test_a_search_finds_what_is_still_in_the_window_too(self, thinking: World, agent: App, long: str) -> None:
+        agent.call(AppendContext(context=long, messages=[Message("user", "The roses by the gate are yellow")]))
+        agent.call(PinMessages(context=long, start=0, stop=1))
+        assert agent.call(Recall(context=long, query="roses tulips")).pages[0].message not in (0, 21)
+        found = agent.call(SearchContexts(query="roses tulips", limit=2)).pages
+        assert {page.message for page in found} == {0, 21}
+        assert agent.call(Recall(context=long, query="roses tulips")).pages[0].message not in (0, 21), "these have not left"
+        assert agent.call(StatContext(context=long)).pages == 19
+        thinking.system.embedder.start()
+        agent.world.system.registry.need("tiny-encoder", "encoder")
+        thinking.loaded("tiny-encoder")
+        thinking.embed()
+        sent = agent.send(SearchContexts(query="The roses by the gate are yellow", limit=1))
+        thinking.embed()
+        assert (sent.result().pages[0].message, sent.result().pages[0].points.meaning > 1) == (21, True)
+        agent.call(PageOut(context=long, until=22))
+        assert agent.call(StatContext(context=long)).pages == agent.call(StatContext(context=long)).embedded == 21
+
     def test_a_deleted_context_is_not_found(self, agent: App, long: str) -> None:
         agent.call(Recall(context=long, query="tulips"))
         agent.call(DeleteContext(context=long))
@@ -388,7 +406,7 @@ class TestPaging:
         assert [(part.why, part.whole) for part in saw.parts] == [("new", False)]
         assert agent.call(ReadContext(context=chat)).messages[0].text == text, "it is kept whole"
         assert "hi" in self.ask(agent, chat, "hi")
-        assert agent.call(StatContext(context=chat)).pages > 4
+        assert agent.call(StatContext(context=chat)).pages == 3, "in pieces, once it has left"
 
     def test_a_question_larger_than_the_window_that_is_there_already_is_answered(self, agent: App, chat: str) -> None:
         agent.call(AppendContext(context=chat, messages=[Message("user", "first"), Message("user", "blah " * 400 + "What now?")]))
@@ -403,7 +421,7 @@ class TestPaging:
         self.ask(agent, chat, "My cat: Pixel")
         for n in range(12):
             self.ask(agent, chat, f"Message {n} " + "x" * 30)
-        prompts = [self.ask(agent, chat, text, "a") for text in ("my cat?", "Pixel?")]
+        prompts = [self.ask(agent, chat, text, "a") for text in ("my cat?", "my cat!")]
         head, recalled = prompts[1].split("From earlier in this conversation:")
         assert "Pixel" in recalled
         last = prompts[0].rindex("<user>From earlier")
