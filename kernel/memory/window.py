@@ -104,8 +104,8 @@ def index(connection: Connection, owner: str, limit: int) -> Made:
     return made
 
 
-def cuts(text: str, longest: int = PAGE_CHARACTERS) -> list[int]:
-    """Where a text is cut into pages, or parts of another length, its beginning and its end included.
+def cuts(text: str, longest: int) -> list[int]:
+    """Where a text is cut into pages or other parts of a length at most, its beginning and its end included.
 
     At the end of a paragraph, a sentence or a word, if there is one in the second half of what a page can hold.
     """
@@ -180,7 +180,7 @@ def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, 
     insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
     made = []
     for branch, message, seq, time, text in _unpaged(connection, row, start, stop, limit):
-        for begin, end in pairwise(cuts(text)):
+        for begin, end in pairwise(cuts(text, PAGE_CHARACTERS)):
             page = connection.execute(insert, (message, begin, end)).fetchone()[0]
             made.append((branch, keywords.add(connection, branch, page, seq, text[begin:end], time)))
     return made
