@@ -12,7 +12,7 @@ from kernos.syscalls.model import Embeddings
 
 from .limits import INDEX_BATCH
 from .memory import window
-from .memory.recall import Found
+from .memory.recall import Ranked
 from .memory.window import Made
 from .memory.writer import Job
 from .tickets import Ticket
@@ -76,7 +76,7 @@ class Recalls:
         storage.read(lambda connection: window.unpaged(connection, owner), ticket.then(looked))
 
 
-def points_of(found: Found) -> Points:
+def points_of(found: Ranked) -> Points:
     """Why a page was recalled, for the caller."""
     points = found.points
     return Points(points.score, points.meaning, points.words, points.author)
