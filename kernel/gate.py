@@ -27,10 +27,11 @@ from kernos.syscalls.errors import (
     KernelRestartedError,
     KernosError,
     NotYoursError,
+    RefusedError,
     StoppingError,
     UnknownCallError,
 )
-from kernos.syscalls.process import GetUsage, Nice
+from kernos.syscalls.process import Exit, GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
@@ -41,6 +42,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
+from .security.policy import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -96,6 +98,16 @@ class Gate:
         except Exception as error:
             log.exception("a message of %s broke the gate", client.principal)
             self._refuse(client, id_, InternalError(f"The kernel failed on this message: {error!r}. It goes on; see its log."))
+
+    def turn_away(self, client: Client, frames: Sequence[bytes]) -> None:
+        """Answer a message of a connection whose key counts no more. It is neither decoded nor carried out."""
+        error = RefusedError(f"The key that this connection was made with does not stand for {client.principal} any more.")
+        self.system.audit.turned_away(f"process:{client.os_pid}", f"{error.code}: a key that {client.principal} had")
+        try:
+            id_ = decode_request_header(frames[0]).id
+        except (KernosError, IndexError):
+            id_ = 0
+        self._refuse(client, id_, error)
 
     def _decode(self, header: RequestHeader, body: bytes) -> Call[Any]:
         if header.major != MAJOR:
@@ -163,6 +175,8 @@ class Gate:
                 self.require(client.principal, object_, action)
                 if process is not None and process.user is not None:
                     self.require(process.user, object_, action)
+                if process is not None and process.rights:
+                    self._require_delegated(process, call, object_, action)
         return asked
 
     def require(self, subject: str, object_: str, action: str) -> None:
@@ -179,6 +193,21 @@ class Gate:
                 policy=policy.hash,
                 rule=verdict.rule,
             )
+
+    def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
+        """Raise `DeniedError` unless what limits the agent, and each of its parents, names this. It may always end itself."""
+        if isinstance(call, Exit) and call.pid == process.pid:
+            return
+        for rights in process.rights:
+            if not any(right.action in ("*", action) and match_path(object_, right.object) for right in rights):
+                raise DeniedError(
+                    f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
+                    subject=f"{process.principal}, agent {process.pid}",
+                    object=object_,
+                    action=action,
+                    policy=self.system.policy.hash,
+                    rule=f"rights delegated to agent {process.pid}",
+                )
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
