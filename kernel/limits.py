@@ -156,9 +156,6 @@ RECALL_LEAST: Final = 1.0
 RECALL_PAGES: Final = 64
 """Pages recalled for a message at the most: they are small, and each costs a look-up."""
 
-RECALL_BYTES: Final = 256 << 20
-"""Memory for the vectors and places of pages, of all contexts together; what was not used for longest is loaded anew when needed."""
-
 EMBED_BATCH: Final = 4
 """Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
 
