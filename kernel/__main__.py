@@ -103,6 +103,7 @@ def _boot(where: Places, config: Config) -> Loop:
     system.audit.open(reader, storage_key(where.state))
     reader.close()
     system.storage.keep_tidy()
+    system.retention.start()
     system.embedder.start()
     _wanted_models(system)
     system.fleet.start()

@@ -195,19 +195,25 @@ class Gate:
             )
 
     def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
-        """Raise `DeniedError` unless what limits the agent, and each of its parents, names this. It may always end itself."""
-        if isinstance(call, Exit) and call.pid == process.pid:
-            return
-        for rights in process.rights:
-            if not any(right.action in ("*", action) and match_path(object_, right.object) for right in rights):
-                raise DeniedError(
-                    f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
-                    subject=f"{process.principal}, agent {process.pid}",
-                    object=object_,
-                    action=action,
-                    policy=self.system.policy.hash,
-                    rule=f"rights delegated to agent {process.pid}",
-                )
+        """Raise `DeniedError` unless the agent was given this right. It may always end itself."""
+        if not _delegated(process, object_, action) and not (isinstance(call, Exit) and call.pid == process.pid):
+            raise DeniedError(
+                f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
+                subject=f"{process.principal}, agent {process.pid}",
+                object=object_,
+                action=action,
+                policy=self.system.policy.hash,
+                rule=f"rights delegated to agent {process.pid}",
+            )
+
+    def may(self, ticket: Ticket, object_: str, action: str) -> bool:
+        """Whether the caller may do something that its request does not name, such as look at one of many files."""
+        process = ticket.process
+        if process is not None and not _delegated(process, object_, action):
+            return False
+        user = process.user if process is not None else None
+        subjects = (ticket.principal,) if user is None else (ticket.principal, user)
+        return all(self.system.policy.decide(subject, object_, action).allowed for subject in subjects)
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
@@ -427,6 +433,11 @@ class Gate:
         if own is not None and not own:
             del self._records[ticket.principal]
         return record.waiting if record else []
+
+
+def _delegated(process: Process, object_: str, action: str) -> bool:
+    """Whether what an agent was limited to, and each of its parents, names this."""
+    return all(any(right.action in ("*", action) and match_path(object_, right.object) for right in rights) for rights in process.rights)
 
 
 def _check_size(frames: Sequence[bytes]) -> None:

@@ -58,6 +58,7 @@ from kernos.syscalls.store import (
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
@@ -112,6 +113,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     MoveFile: store.move,
     ListVersions: store.history,
     RollbackFile: store.rollback,
+    SearchFiles: store.search,
     ShareFiles: store.share,
     BeginUpload: store.begin,
     UploadPart: store.part,

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from kernos.kernel.limits import DELEGATIONS
 from kernos.kernel.security.policy import match_path
+from kernos.kernel.tickets import Ticket
 from kernos.syscalls.errors import DeniedError, LimitError
 from kernos.syscalls.process import Exit, Kill, Right, Spawn
 from kernos.syscalls.store import GetFile, PutFile
 from kernos.syscalls.system import Ping
+from kernos.syscalls.table import ROWS
 from tests.kernel.fakes import App, World, examples, make_world
 
 SPAWN = [Right("process/*", "spawn"), Right("priority/*", "use")]
@@ -49,6 +51,14 @@ def test_a_child_has_no_more_than_its_parent_whatever_it_asks_for(app: App) -> N
     assert isinstance(greedy.refused(Ping()), DeniedError)
     heir = parent.spawn()
     assert isinstance(heir.refused(Ping()), DeniedError)
+
+
+def test_what_is_found_is_what_may_be_read(world: World, app: App) -> None:
+    agent = child(app, Right("store", "search"), Right("store/mine/*", "*"))
+    process = world.system.processes.rows[agent.pid]
+    ticket = Ticket(world.gate, agent.client, 1, ROWS[GetFile], process, False, None, None)
+    assert world.gate.may(ticket, "store/mine/a", "read")
+    assert not world.gate.may(ticket, "store/other", "read")
 
 
 def test_acting_for_a_user_is_a_right_of_its_own(app: App) -> None:
