@@ -159,6 +159,9 @@ RECALL_PAGES: Final = 64
 EMBED_BATCH: Final = 4
 """Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
 
+INDEX_BATCH: Final = 64
+"""Messages still in their windows that get pages together when they are searched: some 20 ms, during which nobody else can write."""
+
 EMBED_RETRY_S: Final = 5.0
 """When pages that could not be embedded are tried again; they are found by their words meanwhile."""
 

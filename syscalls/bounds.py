@@ -37,6 +37,9 @@ Pid = Annotated[int, Meta(ge=0, le=(1 << 53))]
 CallId = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 """Chosen by the client at random for its first call and counted up from there, so ids of two clients do not meet."""
 
+Time = Annotated[float, Meta(ge=0, le=253_402_300_799)]
+"""Seconds since the Unix epoch, up to the end of the year 9999."""
+
 Text = Annotated[str, Meta(max_length=262_144)]
 """Text of a prompt or a message, in characters."""
 

@@ -111,6 +111,7 @@ TABLE: tuple[Row, ...] = (
     row(context.ForkContext, "context/{whose}:read", "context/own:open", cost=Cost.DISK, flags="ma"),
     row(context.SnapshotContext, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RestoreContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
+    row(context.DropSnapshot, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RollbackContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
     row(context.Recall, "context/{whose}:read", cost=Cost.DEVICE, flags="a"),
     row(context.SearchContexts, "context/own:search", cost=Cost.DEVICE, flags="a"),
