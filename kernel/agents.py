@@ -18,7 +18,7 @@ from kernos.syscalls.errors import KernosError
 from kernos.syscalls.process import Priority
 
 from .core import scheduler
-from .core.processes import Life, Process
+from .core.processes import Life, Process, Rights
 from .host import Client
 from .limits import COUNT_S, COUNTED, ORPHAN_S
 from .memory import mail, records
@@ -49,6 +49,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     born: float
     os_pid: int
     start_time: int
+    rights: tuple[Rights, ...] = ()
     life: Life = Life.ALIVE
     calls: int = 0
     prompt_tokens: int = 0
@@ -116,6 +117,8 @@ class Agents:
             host.now - max(0.0, host.clock - row.born),
             row.os_pid,
             row.start_time,
+            "",
+            row.rights,
             row.life,
             row.calls,
             row.prompt_tokens,
@@ -135,7 +138,8 @@ class Agents:
             self.orphans.add(pid)
 
     def adopt(self, process: Process, client: Client) -> None:
-        """An agent without a program was named by a client of its principal, and lives there from now on."""
+        """A client calls as an agent of the kernel before, which stands by its key from now on; one without a program also lives there."""
+        process.badge = client.badge
         if process.pid in self.orphans:
             self.orphans.discard(process.pid)
             process.os_pid, process.start_time = client.os_pid, client.start_time
@@ -238,6 +242,7 @@ class Agents:
                 host.clock - (host.now - process.born),
                 process.os_pid,
                 process.start_time,
+                process.rights,
                 process.life,
                 process.calls,
                 process.prompt_tokens,

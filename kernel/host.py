@@ -25,7 +25,7 @@ class Delivery(Enum):
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """One connection, as the sockets see it. The principal was proven by its key and is stamped on every message by libzmq."""
+    """One connection, as the sockets see it. The principal was proven by its key, whose badge libzmq stamps on every message."""
 
     address: bytes
     principal: str
@@ -34,6 +34,7 @@ class Client:
     start_time: int = 0
     """Of its program, as in `Process`."""
     cut_off: bool = False
+    badge: str = ""
     tickets: "dict[int, Ticket]" = field(default_factory=dict)
 
 

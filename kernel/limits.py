@@ -76,6 +76,9 @@ RESTART_WINDOW_S: Final = 10.0
 APP_RESTART_DELAY_S: Final = 0.5
 """Pause before an app is started again, so that a crash at start does not spin."""
 
+DELEGATIONS: Final = 16
+"""Parents whose limits an agent carries: each is looked through for each need of each call of its."""
+
 # --- turns ----------------------------------------------------------------------------------------------------------------------
 
 QUEUED_TURNS: Final = 1_024

@@ -19,6 +19,9 @@ Name = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*
 Principal = Annotated[str, Meta(max_length=80, pattern=r"^(user|app|agent|device|admin):[A-Za-z0-9_][A-Za-z0-9_.@-]*\Z")]
 """Who holds a key or is acted for: a kind, a colon and a name, as in `app:customer_service`."""
 
+PublicKey = Annotated[str, Meta(min_length=40, max_length=40)]
+"""A public CURVE key, as Z85 text."""
+
 User = Annotated[str, Meta(max_length=80, pattern=r"^user:[A-Za-z0-9_][A-Za-z0-9_.@-]*\Z")]
 """A principal an agent can act for. No other kind: whoever an agent acts for owns what it sees."""
 

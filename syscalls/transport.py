@@ -12,7 +12,7 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from .errors import UnreachableError
+from .errors import RefusedError, UnreachableError
 from .keys import Key
 
 HANDSHAKE_S: Final = 5.0
@@ -25,9 +25,10 @@ _LEAST_S: Final = 0.1
 _IN: Final = int(zmq.POLLIN)
 _MORE: Final = int(zmq.SNDMORE)
 
-_REFUSED: Final[dict[int, str]] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, or of another installation)",
+_FAILED: Final[dict[int, str]] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, of another installation, or lent to another process)",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the two do not speak the same protocol",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off; it died, or its public key is not the one in the connection file",
 }
 
 
@@ -35,12 +36,6 @@ def handshake_until(until: float) -> float:
     """Seconds to wait for a handshake, where a kernel is waited for until `monotonic` reads `until`; it is given one real chance."""
     left = until - monotonic()
     return HANDSHAKE_S if left < 0 else min(HANDSHAKE_S, max(left, _LEAST_S))
-
-
-class RefusedError(UnreachableError):
-    """There is a kernel, and it does not talk to us; waiting would not help."""
-
-    retry = False
 
 
 class Dealer:
@@ -57,7 +52,7 @@ class Dealer:
         self.socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; until the first handshake
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED | sum(_REFUSED)
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_FAILED)
         )
         self.socket.connect(endpoint)
 
@@ -85,14 +80,9 @@ class Dealer:
     def accepted(self, event: list[bytes]) -> bool:
         """Whether the monitor says that the kernel accepted us; raises `RefusedError` if it will not, `UnreachableError` if it did not."""
         kind = parse_monitor_message(event)["event"]
-        if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:  # it died in the midst of it, or is another one
-            raise UnreachableError(
-                f"The kernel at {self.endpoint} broke the handshake off. Is its public key the one in the connection file? Try again."
-            )
-        if kind in _REFUSED:
-            raise RefusedError(
-                f"The kernel at {self.endpoint} refused {self.principal}: {_REFUSED[kind]}. Check the key with the administrator."
-            )
+        if kind in _FAILED:
+            error = RefusedError if kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH else UnreachableError
+            raise error(f"The kernel at {self.endpoint} refused {self.principal}: {_FAILED[kind]}. Check the key with the administrator.")
         return bool(kind == zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def silent(self) -> UnreachableError:

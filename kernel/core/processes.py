@@ -8,10 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kernos.syscalls.process import Priority
+from kernos.syscalls.process import Priority, Right
 
 from ..limits import STORY_LINES
 from .quotas import Payers
+
+Rights = tuple[Right, ...]
 
 
 class Life(Enum):
@@ -57,6 +59,10 @@ class Process:
     """The program it lives in; its end is the agent's end. 0: unknown (a remote client)."""
     start_time: int = 0
     """When that program started, in clock ticks since boot: it tells it from a later one of the same pid."""
+    badge: str = ""
+    """Of the key by which it was spawned: it ends with it."""
+    rights: tuple[Rights, ...] = ()
+    """What it was limited to, and what its parents were: it may only do what stands in each of them."""
     life: Life = Life.ALIVE
     calls: int = 0
     prompt_tokens: int = 0

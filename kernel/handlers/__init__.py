@@ -34,12 +34,13 @@ from kernos.syscalls.context import (
 )
 from kernos.syscalls.message import Receive, Reply, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
-from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
+from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy, ListPrincipals, Revoke
 from kernos.syscalls.process import (
     Exit,
     GetUsage,
     Kill,
     Launch,
+    LendKey,
     ListProcesses,
     Nice,
     ReportCrash,
@@ -78,6 +79,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     GetUsage: process.usage,
     SetLimits: process.set_limits,
     Launch: process.launch,
+    LendKey: process.lend_key,
     ReportCrash: process.report_crash,
     Generate: model.generate,
     Embed: model.embed,
@@ -130,6 +132,8 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     GetPolicy: policy.status,
     CheckPolicy: policy.check,
     Enroll: policy.enroll,
+    Revoke: policy.revoke,
+    ListPrincipals: policy.principals,
     ReadAudit: audit.read,
     ExportAudit: audit.export,
     VerifyAudit: audit.verify,

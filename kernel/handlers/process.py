@@ -1,13 +1,14 @@
 """`process.*`."""
 
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError
+from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError, NotYoursError
 from kernos.syscalls.process import (
     Ended,
     Exit,
     GetUsage,
     Kill,
     Launch,
+    LendKey,
     ListProcesses,
     Nice,
     Process,
@@ -27,7 +28,9 @@ from ..core import processes, scheduler
 from ..core.accounts import Account
 from ..core.processes import Life
 from ..core.supervision import RestartIntensity
-from ..limits import APP_RESTART_DELAY_S, PROCESSES
+from ..limits import APP_RESTART_DELAY_S, DELEGATIONS, PROCESSES
+from ..security.identity import Loan
+from ..security.liveness import parent_of, start_time
 from ..system import System
 from ..tickets import LATER, Later, Ticket
 
@@ -40,8 +43,21 @@ def spawn(system: System, ticket: Ticket, call: Spawn) -> Later:
     parent = ticket.process.pid if ticket.process else 0
     user = call.user or (ticket.process.user if ticket.process else None)
     process = processes.Process(
-        table.next_pid(), call.name, client.principal, user, parent, call.priority, system.host.now, client.os_pid, client.start_time
+        table.next_pid(),
+        call.name,
+        client.principal,
+        user,
+        parent,
+        call.priority,
+        system.host.now,
+        client.os_pid,
+        client.start_time,
+        client.badge,
+        _delegated(ticket.process, call),
     )
+    if call.rights is not None:
+        limits = ", ".join(f"{right.object}:{right.action}" for right in call.rights)
+        process.tell(system.host.now, f"limited to {limits or 'nothing'}")
     return system.storage.change(
         ticket,
         system.agents.first_row(process),
@@ -49,6 +65,16 @@ def spawn(system: System, ticket: Ticket, call: Spawn) -> Later:
         charge=(process.payers, {"processes": 1}),
         after=lambda _: system.agents.begin(process),
     )
+
+
+def _delegated(parent: processes.Process | None, call: Spawn) -> tuple[processes.Rights, ...]:
+    """What limits a new agent: what limits its parent, and what its parent asked for. So rights can only shrink."""
+    above = parent.rights if parent is not None else ()
+    if call.rights is None:
+        return above
+    if len(above) >= DELEGATIONS:
+        raise LimitError(f"{call.name} would be the child of {DELEGATIONS} agents that limit each other. Spawn it from one further up.")
+    return (*above, tuple(call.rights))
 
 
 def list_(system: System, ticket: Ticket, call: ListProcesses) -> Processes:
@@ -128,6 +154,21 @@ def launch(system: System, ticket: Ticket, call: Launch) -> Done:
     """Begin to supervise an app."""
     system.launches[call.app] = RestartIntensity()
     return Done()
+
+
+def lend_key(system: System, ticket: Ticket, call: LendKey) -> Later:
+    """Know a child of the caller by a key of its own."""
+    if not ticket.client.os_pid or parent_of(call.os_pid) != ticket.client.os_pid:
+        raise NotYoursError(f"The process {call.os_pid} was not started by the caller. A key is lent by the program that starts an app.")
+    loan = Loan(f"app:{call.app}", call.public_key, call.os_pid, start_time(call.os_pid))
+    system.identities.lend(loan.principal, loan.public_key, loan.os_pid)
+    system.host.watch_program(loan.os_pid, loan.start_time)
+
+    def kept(_: None) -> None:
+        ticket.reply(Done())
+
+    system.host.offload(lambda: system.identities.keep_loan(loan), ticket.then(kept))
+    return LATER
 
 
 def report_crash(system: System, ticket: Ticket, call: ReportCrash) -> Verdict:

@@ -81,6 +81,7 @@ class FakeHost:
         self.started: list[str] = []
         self.killed: list[int] = []
         self.programs_gone: set[int] = set()
+        self.watched: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
         self.offloaded: list[Callable[[], object]] = []
@@ -103,10 +104,8 @@ class FakeHost:
         self.started.append(server)
         return 50_000 + len(self.started)
 
-    def kill(self, os_pid: int) -> None:
-        self.killed.append(os_pid)
-
     def watch_program(self, os_pid: int, start_time: int) -> bool:
+        self.watched.append(os_pid)
         return os_pid not in self.programs_gone
 
     def at(self, when: float, act: Callable[[], None]) -> FakeTimer:
@@ -207,7 +206,8 @@ class World:
         """A new connection, of a program of its own."""
         os_pid = next(self._os_pids)
         self.host.clients += 1
-        return App(self, Client(str(os_pid).encode(), principal, os_pid, control))
+        holder = self.system.identities.holder(self.system.identities.enrolled.get(principal, ""))
+        return App(self, Client(str(os_pid).encode(), principal, os_pid, control, badge=holder.badge if holder else ""))
 
     def next_id(self) -> int:
         return next(self._ids)

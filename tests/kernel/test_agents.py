@@ -9,10 +9,10 @@ from kernos.kernel.limits import COUNT_S, ORPHAN_S
 from kernos.kernel.memory import mail as post
 from kernos.kernel.memory import records
 from kernos.syscalls.context import DeleteContext, OpenContext
-from kernos.syscalls.errors import LimitError, NotFoundError, NotYoursError, StorageFullError
+from kernos.syscalls.errors import DeniedError, LimitError, NotFoundError, NotYoursError, StorageFullError
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import Generate, Message
-from kernos.syscalls.process import Ended, Exit, Kill, ListProcesses, Nice, Process, SendSignal, SetLimits, Spawn, Wait
+from kernos.syscalls.process import Ended, Exit, Kill, ListProcesses, Nice, Process, Right, SendSignal, SetLimits, Spawn, Wait
 from kernos.syscalls.system import Ping
 from tests.kernel.fakes import App, World, make_world
 
@@ -81,6 +81,13 @@ def test_living_agents_are_charged_and_ended_ones_are_not(world: World, app: App
     assert isinstance(app.refused(Spawn(name="x")), LimitError)
     app.call(Exit(pid=kept.pid))
     app.spawn()
+
+
+def test_an_agent_keeps_the_limits_of_its_rights(world: World, app: App) -> None:
+    limited = App(world, app.client, app.call(Spawn(name="x", rights=[Right("system", "ping")])).pid)
+    again = restarted(world).connect(SHOP).agent(limited.pid)
+    again.call(Ping())
+    assert isinstance(again.refused(OpenContext(name="chat")), DeniedError)
 
 
 class TestPrograms:
