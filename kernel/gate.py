@@ -152,8 +152,10 @@ class Gate:
 
     def require(self, subject: str, object_: str, action: str) -> None:
         """Raise `DeniedError` unless the policy allows it."""
-        policy = self.system.policy
-        verdict = policy.decide(subject, object_, action)
+        law = self.system.law
+        verdict = law.policy.decide(subject, object_, action)
+        if law.shadow is not None or not verdict.noted:
+            law.note(subject, object_, action, verdict)
         if not verdict.allowed:
             why = f"the rule {verdict.rule} forbids it" if verdict.rule else "no rule allows it"
             raise DeniedError(
@@ -161,8 +163,8 @@ class Gate:
                 subject=subject,
                 object=object_,
                 action=action,
-                policy=policy.hash,
-                rule=verdict.rule,
+                policy=law.policy.hash,
+                rule=str(verdict.rule or ""),
             )
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:

@@ -25,6 +25,7 @@ from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
+from .law import Law
 from .limits import ZOMBIES
 from .memory import filestore
 from .memory.connection import Connection
@@ -32,7 +33,6 @@ from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
 from .security.identity import Identities
-from .security.policy import Policy
 from .storage import Disk, Storage
 from .tickets import Ticket
 from .tools import Tools
@@ -47,13 +47,11 @@ class System:
 
     gate: "Gate"
 
-    def __init__(
-        self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, disk: Disk, boot_ms: float
-    ) -> None:
+    def __init__(self, host: Host, where: Places, config: Config, law: Law, identities: Identities, disk: Disk, boot_ms: float) -> None:
         self.host = host
         self.where = where
         self.config = config
-        self.policy = policy
+        self.law = law
         self.identities = identities
         self.boot_ms = boot_ms
         self.started = host.now
@@ -62,7 +60,7 @@ class System:
         self.refused = 0
         self.processes = ProcessTable()
         self.scheduler = Scheduler(POLICIES[config.policy])
-        self.quotas = Quotas(lambda principal: self.policy.limits(principal))
+        self.quotas = Quotas(lambda principal: law.policy.limits(principal))
         self.storage = Storage(self, disk)
         self.contexts = Contexts(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
@@ -81,6 +79,7 @@ class System:
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
         self.contexts.load(connection)
+        self.law.recover(connection, self.host.clock)
         for payers, files, size in filestore.charges(connection):
             self.quotas.hold(payers, {"files": files, "bytes": size}, self.host.now)
 
