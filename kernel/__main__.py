@@ -30,6 +30,7 @@ from .gate import Gate
 from .launch import reap_orphans
 from .law import enforced
 from .loop import Loop
+from .memory.database import storage_key
 from .observe.logs import open_log
 from .security.identity import Identities
 from .security.rules import PolicyError
@@ -60,6 +61,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.audit.close()
         loop.system.law.write_down(loop.system.storage)
         loop.system.storage.close()
         loop.close()
@@ -99,6 +101,7 @@ def _boot(where: Places, config: Config) -> Loop:
     loop.attach(system, Gate(system))
     reader = database.reader()
     system.recover(reader)
+    system.audit.open(reader, storage_key(where.state))
     reader.close()
     system.storage.keep_tidy()
     system.law.keep(system.storage)

@@ -29,7 +29,8 @@ class Embedder:
 
     def __init__(self, system: "System") -> None:
         self.system = system
-        self.memory = Memory(_NO_MODEL, 0)
+        self._budget = system.config.recall_mb << 20
+        self.memory = Memory(_NO_MODEL, 0, self._budget)
         self._busy = False
         self._again = False
 
@@ -37,7 +38,7 @@ class Embedder:
         """Begin, when the models are known: what another encoder embedded is embedded anew."""
         name = self.system.registry.default("encoder")
         if name in self.system.registry.entries:
-            self.memory = Memory(name, self.system.registry.get(name).manifest.dim)
+            self.memory = Memory(name, self.system.registry.get(name).manifest.dim, self._budget)
             self.system.storage.write(lambda connection: window.forget_vectors(connection, name), lambda _: self.wake())
 
     @property

@@ -122,14 +122,26 @@ class Gate:
             raise BadRequestError(f"{row.name} is not a control call; send it on the other socket.")
         if self.system.draining and not row.control:
             raise StoppingError("The kernel is being stopped and takes no new calls. Try again when it is back.", retry_after=5.0)
-        process = self._identify(client, header.pid, row)
-        self._authorise(client, process, row, call)
-        self._charge(client, header, process, row)
+        process, asked = self._judge(client, header, row, call)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
         request = Request(client.principal, header.key, hashlib.sha256(body).digest()) if header.key and row.mutates else None
         ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, request)
+        ticket.asked = asked if self.system.audit.covers(row) else None
         if request is None or self._first(ticket, request):
             self._dispatch(ticket, call)
+
+    def _judge(self, client: Client, header: RequestHeader, row: Row, call: Call[Any]) -> tuple[Process | None, list[str]]:
+        """For which agent a call is made, and what the policy was asked about it; raises if it is not to be carried out."""
+        process = None
+        try:
+            process = self._identify(client, header.pid, row)
+            asked = self._authorise(client, process, row, call)
+            self.system.audit.check(row)
+            self._charge(client, header, process, row)
+        except KernosError as error:
+            self.system.audit.refused(client, header.pid, process, row, error)
+            raise
+        return process, asked
 
     def _identify(self, client: Client, pid: int, row: Row) -> Process | None:
         if pid == 0:
@@ -142,13 +154,16 @@ class Gate:
             raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
         return process
 
-    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> None:
+    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> list[str]:
+        asked = []
         for template, fields, action in _TEMPLATES[row.call]:
             object_ = self._object(template, fields, client, process, call) if fields else template
             if object_ is not None:
+                asked.append(f"{object_}:{action}")
                 self.require(client.principal, object_, action)
                 if process is not None and process.user is not None:
                     self.require(process.user, object_, action)
+        return asked
 
     def require(self, subject: str, object_: str, action: str) -> None:
         """Raise `DeniedError` unless the policy allows it."""
@@ -229,6 +244,8 @@ class Gate:
     # --- calls in flight ----------------------------------------------------------------------------------------------------------
 
     def _park(self, ticket: Ticket) -> None:
+        if ticket.asked is not None:
+            self.system.audit.noted(ticket, "")
         self.in_flight[(ticket.principal, ticket.id)] = ticket
         self.system.quotas.hold(ticket.payers, {"calls": 1}, self.system.host.now)
         ticket.client.tickets[ticket.id] = ticket
@@ -279,7 +296,7 @@ class Gate:
         """End a call with its encoded reply; whether it could be sent."""
         if not ticket.open:
             return False
-        self._close(ticket)
+        self._close(ticket, "ok")
         if ticket.key is not None:
             self._settle(ticket, ticket.key, body)
         return self._send(ticket.client, ticket.id, Kind.REPLY, body)
@@ -287,7 +304,7 @@ class Gate:
     def fail(self, ticket: Ticket, error: KernosError) -> None:
         """End a call with an error. Nothing was applied, so its idempotency key is free again."""
         if ticket.open:
-            self._close(ticket)
+            self._close(ticket, error.code)
             self._refuse(ticket.client, ticket.id, error)
             for other in self._unrecord(ticket):
                 other.fail(error)
@@ -309,8 +326,10 @@ class Gate:
         self.system.refused += 1
         self._send(client, id_, Kind.ERROR, encode(error.body()))
 
-    def _close(self, ticket: Ticket) -> None:
+    def _close(self, ticket: Ticket, outcome: str) -> None:
         ticket.open = False
+        if ticket.asked is not None:
+            self.system.audit.noted(ticket, outcome)
         self._unpark(ticket)
 
     def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> bool:
@@ -355,7 +374,7 @@ class Gate:
             ticket.key = None
             ticket.fail(ConflictError(f"The key {key} was used for another call. Make a new key for each call."))
         elif record.answer is not None:
-            self._close(ticket)
+            self._close(ticket, "repeated")
             self._send(ticket.client, ticket.id, Kind.REPLY, record.answer)
         else:
             ticket.key = None
@@ -371,7 +390,7 @@ class Gate:
             waiting, record.waiting = record.waiting, []
             for other in waiting:
                 if other.open:
-                    self._close(other)
+                    self._close(other, "repeated")
                     self._send(other.client, other.id, Kind.REPLY, body)
 
     def _unrecord(self, ticket: Ticket) -> list[Ticket]:

@@ -162,7 +162,10 @@ class Loop:
 
     def _handshake(self, socket: "zmq.Socket[bytes]") -> None:
         address, empty, *frames = socket.recv_multipart(_NOW)
-        socket.send_multipart([address, empty, *answer_zap(frames, self.system.identities)])
+        reply = answer_zap(frames, self.system.identities)
+        if reply[2] != b"200":
+            self.system.audit.turned_away(frames[3].decode("utf-8", "replace") if len(frames) > 3 else "", reply[3].decode())
+        socket.send_multipart([address, empty, *reply])
 
     def _client_message(self, socket: "zmq.Socket[bytes]") -> None:
         first = part = socket.recv(_NOW, copy=False)

@@ -32,6 +32,7 @@ from .memory.connection import Connection
 from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
+from .security.audit import Audit
 from .security.identity import Identities
 from .storage import Disk, Storage
 from .tickets import Ticket
@@ -62,6 +63,7 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: law.policy.limits(principal))
         self.storage = Storage(self, disk)
+        self.audit = Audit(self)
         self.contexts = Contexts(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from . import context, message, model, policy, process, store, system, tool
+from . import audit, context, message, model, policy, process, store, system, tool
 from .call import Call, StreamingCall
 
 Need = tuple[str, str]
@@ -156,6 +156,9 @@ TABLE: tuple[Row, ...] = (
     row(policy.ShadowPolicy, "policy:shadow", cost=Cost.WAITS, flags="m"),
     row(policy.ReadShadow, "policy:shadow"),
     row(policy.Enroll, "principal/{principal}:enroll", cost=Cost.WAITS, flags="m"),
+    row(audit.ReadAudit, "audit:read", cost=Cost.DISK),
+    row(audit.ExportAudit, "audit:read", cost=Cost.DISK),
+    row(audit.VerifyAudit, "audit:verify", cost=Cost.WAITS),
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),

@@ -12,6 +12,7 @@ import click
 from kernos import __version__
 from kernos.syscalls.errors import DeniedError, KernosError, UnreachableError
 
+from .audit import audit
 from .backups import backup, restore
 from .benches import bench
 from .completion import completion
@@ -81,6 +82,7 @@ for command in (
     pull,
     logs,
     policy,
+    audit,
     backup,
     restore,
     simulate,

@@ -7,6 +7,7 @@ of the table. By then the call is decoded, identified, authorised and charged.
 from collections.abc import Callable
 from typing import Any
 
+from kernos.syscalls.audit import ExportAudit, ReadAudit, VerifyAudit
 from kernos.syscalls.call import Call
 from kernos.syscalls.context import (
     AppendContext,
@@ -78,7 +79,7 @@ from kernos.syscalls.store import (
 from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 
-from . import context, message, model, policy, process, store, system, tool
+from . import audit, context, message, model, policy, process, store, system, tool
 
 HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     Spawn: process.spawn,
@@ -152,6 +153,9 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     ShadowPolicy: policy.shadow,
     ReadShadow: policy.mismatches,
     Enroll: policy.enroll,
+    ReadAudit: audit.read,
+    ExportAudit: audit.export,
+    VerifyAudit: audit.verify,
     Ping: system.ping,
     GetStatus: system.status,
     Cancel: system.cancel,

@@ -25,8 +25,7 @@ import regex
 from numpy.typing import NDArray
 
 from .branches import Span
-from .keywords import occurrences
-from .shelves import PLACES, Shelf, Shelves
+from .shelves import PLACES, Shelf, Shelves, places_of
 from .terms import Language, terms, without_names
 from .vectors import Moments, together
 
@@ -101,8 +100,6 @@ class Reach:
         places = np.concatenate([np.empty(0, PLACES), *(part.places for part in self._parts)])
         self.pages: NDArray[np.int64] = places["page"].copy()
         self._lengths: Floats = places["length"].astype(np.float32)
-        self._by_id = np.argsort(self.pages)
-        self._ids = self.pages[self._by_id]
         self._said = self._authors()
 
     def topic(self, question: str) -> str:
@@ -132,7 +129,7 @@ class Reach:
         usual = []
         for part in self._parts:
             near = part.shelf.vectors.compare(vector)
-            at = self._where(near.pages)
+            at = places_of(near.pages, self.pages)
             scores, at = near.scores[at >= 0], at[at >= 0]
             points[at], known[at] = scores, True
             usual.append(Moments.of(scores, len(scores)) if near.complete else near.usual)
@@ -147,16 +144,8 @@ class Reach:
 
     def _counts(self, connection: "Connection", term: str) -> Floats:
         """How often a term stands on each page."""
-        found = [self._where(occurrences(connection, part.branch, term)) for part in self._parts]
-        at = np.concatenate([np.empty(0, np.intp), *found])
-        return np.bincount(at[at >= 0], minlength=len(self.pages)).astype(np.float32)
-
-    def _where(self, pages: NDArray[np.int64]) -> NDArray[np.intp]:
-        """The places of pages, -1 for those that are out of reach."""
-        if not len(self.pages):
-            return np.full(len(pages), -1, np.intp)
-        at = np.minimum(np.searchsorted(self._ids, pages), len(self.pages) - 1)
-        return np.where(self._ids[at] == pages, self._by_id[at], -1)
+        found = [part.shelf.counts(connection, part.branch, term)[part.begin : part.end] for part in self._parts]
+        return np.concatenate([np.empty(0, np.float32), *found]).astype(np.float32)
 
     def _authors(self) -> dict[str, Floats]:
         """Who begins many of the pages with a name, and which (one or zero for each page)."""

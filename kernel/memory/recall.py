@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from kernos.syscalls.model import Role
 
-from ..limits import RECALL_BYTES
 from . import keywords, window
 from .branches import spans
 from .connection import Connection
@@ -37,14 +36,14 @@ class Found(NamedTuple):
 
 
 class Memory:
-    """What contexts have let go and can recall. `model` makes the vectors, of `dim` numbers."""
+    """What contexts have let go and can recall. `model` makes the vectors, of `dim` numbers; what is held of them fits `budget` bytes."""
 
-    def __init__(self, model: str, dim: int) -> None:
+    def __init__(self, model: str, dim: int, budget: int) -> None:
         self.model = model
         self._dim = max(dim, 1)
         self._lock = Lock()
         self._connection: Connection
-        self._shelves = Shelves(self._load, RECALL_BYTES)
+        self._shelves = Shelves(self._load, budget)
 
     def topic(self, connection: Connection, actor: str, id_: str, question: str) -> str | None:
         """What to embed of a question to a context; `None` if nothing has left its window."""
@@ -89,13 +88,15 @@ class Memory:
         return Reach(self._shelves, spans(connection, row.branch, 0, row.resident))
 
     def _load(self, branch: int) -> Shelf:
-        rows = window.vectors_of(self._connection, branch, self.model)
-        pages = np.array([page for page, _ in rows], np.int64)
-        vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), -1) if rows else self._none()
-        return Shelf.of(keywords.entries(self._connection, branch), pages, vectors)
+        return shelf_of(self._connection, branch, self.model, self._dim)
 
-    def _none(self) -> NDArray[np.float16]:
-        return np.empty((0, self._dim), np.float16)
+
+def shelf_of(connection: Connection, branch: int, model: str, dim: int) -> Shelf:
+    """The shelf of a branch from its rows, with the vectors that `model` made."""
+    rows = window.vectors_of(connection, branch, model)
+    pages = np.array([page for page, _ in rows], np.int64)
+    vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), dim)
+    return Shelf.of(keywords.entries(connection, branch), pages, vectors)
 
 
 def matching(
