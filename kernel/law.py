@@ -167,7 +167,12 @@ class Law:
 
 def enforced(generations: Generations) -> Law:
     """The law as the generation in force says it; `StorageError` if that is damaged, `PolicyError` if this kernel finds it wrong."""
-    found = generations.read(0)
+    try:
+        found = generations.read(0)
+    except StorageError as error:
+        sound_ones = [generation.number for generation in generations.history()]
+        way = f" To go back by hand: ln -sfn generations/{sound_ones[0]:04} {generations.folder}/active" if sound_ones else ""
+        raise StorageError(f"{error}{way}") from None
     return Law(sound(*read_policy(found.files)), generations, found.generation)
 
 

@@ -79,10 +79,10 @@ class Generations:
         except FileNotFoundError as error:
             if not folder.is_dir():
                 raise NotFoundError(f"There is no generation {number}. `kernos policy history` lists those that are kept.") from None
-            raise StorageError(self._damaged(folder, f"{error.filename} is missing")) from None
+            raise _damaged(folder, f"{error.filename} is missing") from None
         wrong = [name for name, digest in manifest.files.items() if hashlib.sha256(files[name]).hexdigest() != digest]
         if wrong or manifest.generation != number or hash_files(files) != manifest.hash:
-            raise StorageError(self._damaged(folder, f"not as it was installed: {', '.join(wrong) or MANIFEST}"))
+            raise _damaged(folder, f"not as it was installed: {', '.join(wrong) or MANIFEST}")
         info = Generation(number, manifest.hash, manifest.author, manifest.time, manifest.reason, number == self.active)
         return Installation(info, files)
 
@@ -126,10 +126,9 @@ class Generations:
         with suppress(FileNotFoundError):
             yield from (int(entry.name) for entry in self._all.iterdir() if entry.name.isdecimal())
 
-    def _damaged(self, folder: Path, what: str) -> str:
-        sound = [generation.number for generation in self.history()] if folder.name == f"{self.active:04}" else []
-        way = f" To go back by hand: ln -sfn generations/{sound[0]:04} {self._active}" if sound else ""
-        return f"The policy generation {folder} is damaged: {what}.{way}"
+
+def _damaged(folder: Path, what: str) -> StorageError:
+    return StorageError(f"The policy generation {folder} is damaged: {what}.")
 
 
 def _read_manifest(folder: Path) -> _Manifest:
@@ -137,7 +136,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     try:
         return msgspec.convert(tomllib.loads(text.decode("utf-8")), _Manifest)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise StorageError(f"{folder / MANIFEST}: {error}. The generation is damaged.") from None
+        raise _damaged(folder, f"{MANIFEST}: {error}") from None
 
 
 def _write_manifest(manifest: _Manifest) -> bytes:
