@@ -1,16 +1,15 @@
 """docs/policies.md, command by command, on a real kernel."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.kernel import RunningKernel, booted
+from kernos.apps.cli.__main__ import main
 from kernos.apps.cli.policy import policy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
@@ -45,25 +44,18 @@ def test_the_page_from_nothing_to_a_rolled_back_policy(kernel: RunningKernel, tm
     editor.chmod(0o700)
     home = kernel.where.config.parent
     variables = {"POLICIES": str(kernel.where.config / "policies"), "DRAFT": str(draft)}
-    environment = os.environ | {"KERNOS_HOME": str(home), "EDITOR": str(editor), "VISUAL": str(editor)} | variables
-    environment.pop("KERNOS_KEY", None)
+    shell = CliRunner(env={"KERNOS_HOME": str(home), "EDITOR": str(editor), "VISUAL": str(editor), "KERNOS_KEY": None})
     assert len(STEPS) > 20
     for step in STEPS:
         command, _, remark = step.partition("  # ")
         text = TEST if remark.endswith("greeter-test") else f"{remark.removeprefix('editor: ')}\n# end\n"
         arguments = [variables.get(word.removeprefix("$"), word) for word in shlex.split(command)]
-        done = subprocess.run(
-            [sys.executable, "-m", "kernos.apps.cli", *arguments[1:]],
-            env=environment | {"TEXT": text},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = shell.invoke(main, arguments[1:], env={"TEXT": text})
         code = int(remark.removeprefix("exit ")) if remark.startswith("exit ") else 0
-        assert done.returncode == code, f"{step}\n{done.stdout}{done.stderr}"
+        assert done.exit_code == code, f"{step}\n{done.output}"
         for start, words_said in EXPECTED.items():
             if command.startswith(f"kernos policy {start}") and "1 active" not in command:
-                assert words_said in done.stdout, f"{step}\n{done.stdout}"
+                assert words_said in done.output, f"{step}\n{done.output}"
 
 
 def test_every_command_of_policies_is_on_the_page() -> None:
