@@ -105,6 +105,7 @@ def _boot(where: Places, config: Config) -> Loop:
     reader.close()
     system.storage.keep_tidy()
     system.law.keep(system.storage)
+    system.retention.start()
     system.embedder.start()
     _wanted_models(system)
     system.fleet.start()

@@ -39,6 +39,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Pages in the encrypted swap file under the state folder, for what finds no room on the host. It grows as it is used."""
     recall_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
     """Memory in MiB for what recall and search hold of contexts and files: 0.8 KB a page. What was not used for longest is read again."""
+    version_days: Annotated[float, Meta(gt=0)] | None = None
+    """Days that replaced versions of files are kept, counted from when they were written; unset: until the file is deleted."""
+    rollback_days: Annotated[float, Meta(gt=0)] | None = None
+    """Days that what a rollback of a context left behind is kept; unset: until the context is deleted."""
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0

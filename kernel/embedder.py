@@ -10,6 +10,7 @@ from kernos.syscalls.errors import KernosError
 
 from .limits import EMBED_BATCH, EMBED_RETRY_S
 from .memory import window
+from .memory.library import Change
 from .memory.recall import Memory
 from .memory.window import Unembedded
 from .models import Entry
@@ -56,6 +57,11 @@ class Embedder:
                 self.system.storage.read(lambda connection: window.unembedded(connection, EMBED_BATCH), self._take)
             except KernosError:  # too much waits for the disk
                 self._rest(failed=True)
+
+    def shelved(self, change: Change) -> None:
+        """A file was written or deleted: what it says is found by its words now, and by meaning soon."""
+        self.system.storage.tell(lambda: self.memory.shelved(change))
+        self.wake()
 
     def _take(self, pages: list[Unembedded] | Exception) -> None:
         encoder = self.encoder

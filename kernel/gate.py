@@ -182,6 +182,12 @@ class Gate:
                 rule=str(verdict.rule or ""),
             )
 
+    def may(self, ticket: Ticket, object_: str, action: str) -> bool:
+        """Whether the policy allows the caller something that its request does not name, such as one of many files."""
+        user = ticket.process.user if ticket.process is not None else None
+        subjects = (ticket.principal,) if user is None else (ticket.principal, user)
+        return all(self.system.law.policy.decide(subject, object_, action).allowed for subject in subjects)
+
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
         for field in fields:

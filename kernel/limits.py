@@ -192,6 +192,9 @@ VERIFY_BYTES: Final = 256 << 20
 TIDY_S: Final = 3_600.0
 """How often old records are removed, and how long an upload may take; an hour more or less does not matter to either."""
 
+TRIMMED: Final = 64
+"""Old versions, or rollbacks, that are deleted in one change: others write in between."""
+
 MAILBOX: Final = 1_000
 """Mails in a box; a sender to a full box is asked to come back."""
 

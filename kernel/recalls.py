@@ -10,7 +10,7 @@ from kernos.syscalls.context import Points
 from kernos.syscalls.errors import KernosError
 from kernos.syscalls.model import Embeddings
 
-from .memory.recall import Found
+from .memory.recall import Ranked
 from .memory.writer import Job
 from .tickets import Ticket
 
@@ -57,7 +57,7 @@ class Recalls:
         self.system.storage.read(topic, ticket.then(asked))
 
 
-def points_of(found: Found) -> Points:
+def points_of(found: Ranked) -> Points:
     """Why a page was recalled, for the caller."""
     points = found.points
     return Points(points.score, points.meaning, points.words, points.author)

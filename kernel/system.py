@@ -32,6 +32,7 @@ from .memory.connection import Connection
 from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
+from .retention import Retention
 from .security.audit import Audit
 from .security.identity import Identities
 from .storage import Disk, Storage
@@ -77,6 +78,7 @@ class System:
         self.embeds = Embeds(self)
         self.embedder = Embedder(self)
         self.recalls = Recalls(self)
+        self.retention = Retention(self)
 
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""

@@ -37,12 +37,14 @@ from .store import (
     DeleteFile,
     File,
     FinishUpload,
+    FoundPassage,
     GetFile,
     ListFiles,
     ListVersions,
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
@@ -171,6 +173,10 @@ class Store:
     def share(self, path: str, principal: str, access: Literal["read", "write"] | None) -> None:
         """Share a file or a folder with a principal, or with `None` no more."""
         self._kernel.call(ShareFiles(path=path, principal=principal, access=access))
+
+    def search(self, query: str, prefix: str = "", limit: int = 10) -> list[FoundPassage]:
+        """What files below `prefix` say that has to do with a query, best first."""
+        return self._kernel.call(SearchFiles(query=query, prefix=prefix, limit=limit)).passages
 
     def list(self, prefix: str = "") -> list[File]:
         """Files whose path begins with `prefix`."""

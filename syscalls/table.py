@@ -129,6 +129,7 @@ TABLE: tuple[Row, ...] = (
     row(store.MoveFile, "store/{path}:write", "store/{to}:write", cost=Cost.DISK, flags="ma"),
     row(store.ListVersions, "store/{path}:read", cost=Cost.DISK, flags="a"),
     row(store.RollbackFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
+    row(store.SearchFiles, "store:search", cost=Cost.DEVICE, flags="a"),
     row(store.ShareFiles, "store/{path}:share", cost=Cost.DISK, flags="ma"),
     row(store.BeginUpload, "store/{path}:write", cost=Cost.DISK, flags="ma"),
     row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),

@@ -73,6 +73,7 @@ from kernos.syscalls.store import (
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
@@ -126,6 +127,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     MoveFile: store.move,
     ListVersions: store.history,
     RollbackFile: store.rollback,
+    SearchFiles: store.search,
     ShareFiles: store.share,
     BeginUpload: store.begin,
     UploadPart: store.part,

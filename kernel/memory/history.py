@@ -111,18 +111,20 @@ def history(connection: Connection, actor: str, id_: str) -> list[Operation]:
     return found + _run(connection, branch, length, row.length)
 
 
-def trim(connection: Connection, before: float) -> int:
-    """Delete what rollbacks left behind before a time, and nobody needs; the bytes that went. The job `erases`."""
-    left = connection.execute(
-        "SELECT id, context FROM branches WHERE left_at < ? AND context IS NOT NULL ORDER BY id DESC", (before,)
-    ).fetchall()
-    total = 0
-    for branch, context in left:
-        freed = let_go(connection, branch)
-        connection.execute("UPDATE contexts SET charged = max(bytes, charged - ?) WHERE key = ?", (freed, context))
-        total += freed
+def trim(connection: Connection, before: float, limit: int = 1 << 30) -> list[tuple[Payers, int]]:
+    """Delete what rollbacks left behind before a time, and nobody needs, at most so many times; who is charged how many bytes less.
+
+    The job `erases`.
+    """
+    query = "SELECT id, context FROM branches WHERE left_at < ? AND context IS NOT NULL ORDER BY id DESC LIMIT ?"
+    given = []
+    for branch, context in connection.execute(query, (before, limit)).fetchall():
+        row, freed = by_key(connection, context), let_go(connection, branch)
+        charged = max(row.bytes, row.charged - freed)
+        connection.execute("UPDATE contexts SET charged = ? WHERE key = ?", (charged, context))
+        given.append((row.payers, row.charged - charged))
     connection.execute("DELETE FROM operations WHERE time < ?", (before,))
-    return total
+    return given
 
 
 def note(

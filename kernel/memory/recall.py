@@ -4,23 +4,26 @@ Everything here runs in the threads that read, one at a time under a lock that i
 never misses a change that was told of (`added`, `embedded`), and what it has heard of already does it no harm to hear again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernos.syscalls.model import Role
 
-from . import keywords, window
+from . import filestore, keywords, library, window
 from .branches import spans
 from .connection import Connection
 from .keywords import Entry
+from .library import Change, Passage
 from .ranking import Reach, Recalled
 from .shelves import Shelf, Shelves
 from .transcripts import ContextRow, find
 from .window import Made
+
+Vector = NDArray[np.float32] | None
 
 
 class Found(NamedTuple):
@@ -33,6 +36,18 @@ class Found(NamedTuple):
     time: float
     labels: str
     points: Recalled
+
+
+class Ranked(Protocol):
+    """Something that was ranked."""
+
+    @property
+    def points(self) -> Recalled:
+        """Its points."""
+        ...
+
+
+R = TypeVar("R", bound=Ranked)
 
 
 class Memory:
@@ -51,7 +66,7 @@ class Memory:
             reach = self._reach(connection, find(connection, actor, id_, "read"))
             return reach.topic(question) if len(reach.pages) else None
 
-    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: NDArray[np.float32] | None) -> Iterator[Found]:
+    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: Vector) -> Iterator[Found]:
         """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone."""
         with self._lock:
             row = find(connection, actor, id_, "read")
@@ -61,6 +76,26 @@ class Memory:
             found = _page(connection, id_, points)
             if found is not None and found.seq not in pinned:
                 yield found
+
+    def search(
+        self, connection: Connection, actor: str, owner: str, prefix: str, keys: Collection[int], query: str, vector: Vector
+    ) -> Iterator[Passage]:
+        """The pages of an owner's files, of those that the actor may read and that are among `keys`, best first."""
+        with self._lock:
+            files = [file for file in filestore.of(connection, actor, owner, prefix) if file.key in keys]
+            branch = library.branch_of(connection, owner)
+            if not files or branch is None:
+                return
+            self._connection = connection
+            spans = library.spans(connection, owner, branch, {file.key for file in files})
+            ranked = Reach(self._shelves, spans, apart=True).rank(connection, query, vector)
+        yield from library.passages(connection, files, ranked)
+
+    def shelved(self, change: Change) -> None:
+        """A file was written or deleted."""
+        with self._lock:
+            self._shelves.remove(change.branch, np.array(change.gone, np.int64))
+            self._shelves.add(change.branch, [entry for _, entry in change.made])
 
     def added(self, made: Made) -> None:
         """Pages were made."""
@@ -113,7 +148,7 @@ def matching(
     )
 
 
-def fitting(found: Iterator[Found], tokens: Callable[[Found], int], budget: int, limit: int, least: float) -> Iterator[tuple[Found, int]]:
+def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: int, least: float) -> Iterator[tuple[R, int]]:
     """The best pages that fit a budget of tokens, at most `limit`, with at least so many points; and the tokens of each.
 
     One that is too large is left out and smaller ones after it may come, but not far behind.
