@@ -360,7 +360,7 @@ class TestMain:
         rules.mkdir(parents=True)
         (rules.parent / "model.conf").write_bytes((Path(boot.__file__).parents[1] / "policies" / "model.conf").read_bytes())
         (rules / "10-x.csv").write_text("p, app:x, system, ping, Allow\n", "utf-8")
-        assert "policy.d/10-x.csv:1:26: error: the effect is `Allow`" in self.fails(capsys)
+        assert "policy.d/10-x.csv:1:25: error: the effect is `Allow`" in self.fails(capsys)
 
     def test_a_kernel_that_runs_already(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         where = Places(home / "config", home / "state", home / "models", home / "run")
