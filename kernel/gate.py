@@ -27,10 +27,11 @@ from kernos.syscalls.errors import (
     KernelRestartedError,
     KernosError,
     NotYoursError,
+    RefusedError,
     StoppingError,
     UnknownCallError,
 )
-from kernos.syscalls.process import GetUsage, Nice
+from kernos.syscalls.process import Exit, GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
@@ -41,6 +42,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
+from .security.patterns import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -96,6 +98,16 @@ class Gate:
         except Exception as error:
             log.exception("a message of %s broke the gate", client.principal)
             self._refuse(client, id_, InternalError(f"The kernel failed on this message: {error!r}. It goes on; see its log."))
+
+    def turn_away(self, client: Client, frames: Sequence[bytes]) -> None:
+        """Answer a message of a connection whose key counts no more. It is neither decoded nor carried out."""
+        error = RefusedError(f"The key that this connection was made with does not stand for {client.principal} any more.")
+        self.system.audit.turned_away(f"process:{client.os_pid}", f"{error.code}: a key that {client.principal} had")
+        try:
+            id_ = decode_request_header(frames[0]).id
+        except (KernosError, IndexError):
+            id_ = 0
+        self._refuse(client, id_, error)
 
     def _decode(self, header: RequestHeader, body: bytes) -> Call[Any]:
         if header.major != MAJOR:
@@ -163,6 +175,8 @@ class Gate:
                 self.require(client.principal, object_, action)
                 if process is not None and process.user is not None:
                     self.require(process.user, object_, action)
+                if process is not None and process.rights:
+                    self._require_delegated(process, call, object_, action)
         return asked
 
     def require(self, subject: str, object_: str, action: str) -> None:
@@ -182,9 +196,24 @@ class Gate:
                 rule=str(verdict.rule or ""),
             )
 
+    def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
+        """Raise `DeniedError` unless the agent was given this right. It may always end itself."""
+        if not _delegated(process, object_, action) and not (isinstance(call, Exit) and call.pid == process.pid):
+            raise DeniedError(
+                f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
+                subject=f"{process.principal}, agent {process.pid}",
+                object=object_,
+                action=action,
+                policy=self.system.law.policy.hash,
+                rule=f"rights delegated to agent {process.pid}",
+            )
+
     def may(self, ticket: Ticket, object_: str, action: str) -> bool:
-        """Whether the policy allows the caller something that its request does not name, such as one of many files."""
-        user = ticket.process.user if ticket.process is not None else None
+        """Whether the caller may do something that its request does not name, such as look at one of many files."""
+        process = ticket.process
+        if process is not None and not _delegated(process, object_, action):
+            return False
+        user = process.user if process is not None else None
         subjects = (ticket.principal,) if user is None else (ticket.principal, user)
         return all(self.system.law.policy.decide(subject, object_, action).allowed for subject in subjects)
 
@@ -406,6 +435,11 @@ class Gate:
         if own is not None and not own:
             del self._records[ticket.principal]
         return record.waiting if record else []
+
+
+def _delegated(process: Process, object_: str, action: str) -> bool:
+    """Whether what an agent was limited to, and each of its parents, names this."""
+    return all(any(right.action in ("*", action) and match_path(object_, right.object) for right in rights) for rights in process.rights)
 
 
 def _check_size(frames: Sequence[bytes]) -> None:

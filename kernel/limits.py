@@ -67,6 +67,9 @@ RESTART_WINDOW_S: Final = 10.0
 APP_RESTART_DELAY_S: Final = 0.5
 """Pause before an app is started again, so that a crash at start does not spin."""
 
+DELEGATIONS: Final = 16
+"""Parents whose limits an agent carries: each is looked through for each need of each call of its."""
+
 # --- turns ----------------------------------------------------------------------------------------------------------------------
 
 QUEUED_TURNS: Final = 1_024
@@ -155,6 +158,9 @@ RECALL_PAGES: Final = 64
 
 EMBED_BATCH: Final = 4
 """Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
+
+INDEX_BATCH: Final = 64
+"""Messages still in their windows that get pages together when they are searched: some 20 ms, during which nobody else can write."""
 
 EMBED_RETRY_S: Final = 5.0
 """When pages that could not be embedded are tried again; they are found by their words meanwhile."""

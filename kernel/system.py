@@ -6,7 +6,7 @@ The parts know each other only through here. One loop calls in, so nothing here 
 import secrets
 from typing import TYPE_CHECKING
 
-from kernos.syscalls.errors import AgentKilledError, KernosError
+from kernos.syscalls.errors import AgentKilledError, KernosError, RefusedError
 from kernos.syscalls.message import Mail
 from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
@@ -113,9 +113,21 @@ class System:
         return Ended(process.pid, process.code or 0, process.reason)
 
     def program_died(self, os_pid: int) -> None:
-        """A client process is gone, and its agents with it."""
+        """A client process is gone, and its agents and the key that was lent to it with it."""
+        self.identities.end_loans(os_pid)
+        self.storage.tell(lambda: self.identities.discard_loan(os_pid))
         for process in self.processes.in_program(os_pid):
             self.end_agent(process, -1, "its program has ended")
+
+    def cut_off(self, why: str) -> None:
+        """End the calls and agents of every key that no longer counts."""
+        error = RefusedError(why)
+        for ticket in list(self.gate.in_flight.values()):
+            if ticket.client.badge and not self.identities.stands(ticket.client.badge):
+                self.gate.end(ticket, error)
+        for process in list(self.processes.rows.values()):
+            if process.badge and not self.identities.stands(process.badge):
+                self.end_agent(process, -1, why, error)
 
     def stop_if_drained(self) -> None:
         """Leave, once draining and nothing is in flight."""

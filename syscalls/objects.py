@@ -11,6 +11,7 @@ from .context import (
     CloseContext,
     ContextStat,
     DeleteContext,
+    DropSnapshot,
     ExplainContext,
     ForkContext,
     GrantContext,
@@ -89,6 +90,10 @@ class Context:
     def restore(self, name: str) -> None:
         """Go back, or forward again, to a snapshot."""
         self._kernel.call(RestoreContext(context=self.id, name=name))
+
+    def drop(self, name: str) -> None:
+        """Forget a snapshot, and what it alone kept."""
+        self._kernel.call(DropSnapshot(context=self.id, name=name))
 
     def rollback(self, messages: int) -> None:
         """Go back to the first `messages` messages."""

@@ -23,6 +23,7 @@ from .logs import logs
 from .models import models
 from .output import print_error
 from .policy import policy
+from .principals import principal
 from .processes import kill, nice, ps
 from .service import serve, status, stop
 from .simulate import simulate
@@ -82,6 +83,7 @@ for command in (
     pull,
     logs,
     policy,
+    principal,
     audit,
     backup,
     restore,

@@ -94,7 +94,9 @@ def snapshots(connection: Connection, actor: str, id_: str) -> list[Snapshot]:
 
 def drop_snapshot(connection: Connection, actor: str, id_: str, name: str) -> None:
     """Forget a snapshot, and what it alone kept. The job `erases`."""
-    _drop(connection, find(connection, actor, id_, "own"), name)
+    row = find(connection, actor, id_, "own")
+    if not _drop(connection, row, name):
+        raise NotFoundError(f"The context {row.name} has no snapshot {name}. See `context.stat`.")
 
 
 def history(connection: Connection, actor: str, id_: str) -> list[Operation]:
@@ -153,10 +155,12 @@ def _go(connection: Connection, row: ContextRow, actor: str, kind: Kind, branch:
     return gone
 
 
-def _drop(connection: Connection, row: ContextRow, name: str) -> None:
+def _drop(connection: Connection, row: ContextRow, name: str) -> bool:
     query = "DELETE FROM snapshots WHERE context = ? AND name = ? RETURNING branch"
-    for (branch,) in connection.execute(query, (row.key, name)).fetchall():
+    dropped = connection.execute(query, (row.key, name)).fetchall()
+    for (branch,) in dropped:
         sweep(connection, branch)
+    return bool(dropped)
 
 
 def _origin(connection: Connection, row: ContextRow) -> list[Operation]:

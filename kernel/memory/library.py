@@ -18,7 +18,7 @@ from .branches import Span, begin
 from .connection import Connection
 from .filestore import FileRow
 from .ranking import Recalled
-from .window import Made, cuts
+from .window import PAGE_CHARACTERS, Made, cuts
 
 SEARCHED_BYTES: Final = 256 << 10
 """Of a file that are searched. Its pages are made while it is written, at half a millisecond each, and others wait for that."""
@@ -78,7 +78,7 @@ def shelve(connection: Connection, file: FileRow) -> Change:
         VALUES (?, ?, 'user', ?, 0, '', 0, 0, ?, ?) RETURNING id"""
     (message,) = connection.execute(insert, (branch, file.key, file.time, file.digest, text)).fetchone()
     made = []
-    for start, stop in pairwise(cuts(text)):
+    for start, stop in pairwise(cuts(text, PAGE_CHARACTERS)):
         page = connection.execute("INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id", (message, start, stop))
         made.append((branch, keywords.add(connection, branch, page.fetchone()[0], file.key, text[start:stop], file.time)))
     return Change(branch, gone, made)

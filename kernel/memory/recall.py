@@ -66,12 +66,15 @@ class Memory:
             reach = self._reach(connection, find(connection, actor, id_, "read"))
             return reach.topic(question) if len(reach.pages) else None
 
-    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: Vector) -> Iterator[Found]:
-        """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone."""
+    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: Vector, *, whole: bool = False) -> Iterator[Found]:
+        """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone.
+
+        With `whole`, also those of what is in the window, as far as it has pages.
+        """
         with self._lock:
             row = find(connection, actor, id_, "read")
-            pinned = set(window.pins(connection, row))
-            ranked = self._reach(connection, row).rank(connection, question, vector)
+            pinned = set() if whole else set(window.pins(connection, row))
+            ranked = self._reach(connection, row, whole=whole).rank(connection, question, vector)
         for points in ranked:  # of numbers that are nobody else's: the lock need not be held
             found = _page(connection, id_, points)
             if found is not None and found.seq not in pinned:
@@ -118,9 +121,9 @@ class Memory:
         with self._lock:
             self._shelves.drop(branch)
 
-    def _reach(self, connection: Connection, row: ContextRow) -> Reach:
+    def _reach(self, connection: Connection, row: ContextRow, *, whole: bool = False) -> Reach:
         self._connection = connection
-        return Reach(self._shelves, spans(connection, row.branch, 0, row.resident))
+        return Reach(self._shelves, spans(connection, row.branch, 0, row.length if whole else row.resident))
 
     def _load(self, branch: int) -> Shelf:
         return shelf_of(self._connection, branch, self.model, self._dim)

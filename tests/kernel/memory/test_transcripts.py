@@ -288,9 +288,9 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
         case "restore" if f"s{point % 2}" in copy.snapshots:
             history.restore(connection, copy.owner, id_, f"s{point % 2}", NOW)
             copy.texts = list(copy.snapshots[f"s{point % 2}"])
-        case "drop":
+        case "drop" if f"s{point % 2}" in copy.snapshots:
             history.drop_snapshot(connection, copy.owner, id_, f"s{point % 2}")
-            copy.snapshots.pop(f"s{point % 2}", None)
+            del copy.snapshots[f"s{point % 2}"]
         case "delete":
             transcripts.delete(connection, copy.owner, id_)
             del model[id_]
