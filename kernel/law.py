@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import BusyError, ConflictError, PolicyRefusedError, StorageError
+from kernos.syscalls.errors import BusyError, ConflictError, NotYoursError, PolicyRefusedError, StorageError
 from kernos.syscalls.policy import Generation, Installed, Review
 from kernos.syscalls.sources import Files
 
@@ -70,6 +70,10 @@ class Law:
         return self._change(host, ticket, earlier)
 
     def _change(self, host: Host, ticket: Ticket, source: Callable[[], tuple[Files, str]]) -> Later:
+        if ticket.process is not None and ticket.process.rights:
+            raise NotYoursError(
+                "An agent that was spawned with fewer rights than its app has cannot change the policy. Let its app."
+            )
         if self._changing:
             raise BusyError("Another policy is being put into force. Try again in a second.", retry_after=1.0)
         old, appliers, author, now = self.policy, ticket.payers, ticket.principal, host.clock
