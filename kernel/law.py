@@ -71,9 +71,7 @@ class Law:
 
     def _change(self, host: Host, ticket: Ticket, source: Callable[[], tuple[Files, str]]) -> Later:
         if ticket.process is not None and ticket.process.rights:
-            raise NotYoursError(
-                "An agent that was spawned with fewer rights than its app has cannot change the policy. Let its app."
-            )
+            raise NotYoursError("An agent that was spawned with fewer rights than its app has cannot change the policy. Let its app.")
         if self._changing:
             raise BusyError("Another policy is being put into force. Try again in a second.", retry_after=1.0)
         old, appliers, author, now = self.policy, ticket.payers, ticket.principal, host.clock
