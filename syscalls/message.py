@@ -38,7 +38,7 @@ class Mail(msgspec.Struct, frozen=True):
 
     def reply(self, text: str) -> "Reply":
         """The call that answers this mail."""
-        return Reply(to=f"agent/{self.sender_pid}", mail=self.mail, text=text)
+        return Reply(sender=f"agent/{self.sender_pid}", mail=self.mail, text=text)
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ class Send(Call[Sent], tag="message.send", frozen=True):
 class Reply(Call[Sent], tag="message.reply", frozen=True):
     """Answer a mail: its sender finds the mail's id in `in_reply_to`. Ids cannot be guessed, so whoever names one was shown the mail."""
 
-    to: AgentBox
+    sender: AgentBox
     """The agent that sent it: `agent/` and the mail's `sender_pid`."""
     mail: Id
     text: Text

@@ -27,7 +27,7 @@ def send(system: System, ticket: Ticket, call: Send) -> Later:
 
 def reply(system: System, ticket: Ticket, call: Reply) -> Later:
     """Stamp the sender and deliver, with the id of the mail that is answered."""
-    return _send(system, ticket, call.to, call.text, call.mail)
+    return _send(system, ticket, call.sender, call.text, call.mail)
 
 
 def receive(system: System, ticket: Ticket, call: Receive) -> Later:
