@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kernos.kernel.devices.engine import PREFILL_ALONE, PREFILL_BESIDE
 from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
+from kernos.kernel.devices.pace import LEAST, MOST
 
 PERSON = json.dumps(
     {
@@ -84,11 +84,11 @@ def test_a_long_prompt_is_computed_in_chunks_beside_the_others(bench: Any, promp
     decoding = bench.begin(prompts[0], 30)
     bench.step()
     long = bench.begin(prompts[7], 1)
-    assert len(prompts[7]) > 2 * PREFILL_BESIDE
+    assert len(prompts[7]) > 2 * LEAST
     while not bench.finish.get(long):
         stepped = bench.step()
         done = {output.seq: output for output in stepped.outputs}
-        assert done[long].prefilled <= PREFILL_BESIDE
+        assert done[long].prefilled <= LEAST
         assert len(done[decoding].tokens) == 1
     bench.drain()
 
@@ -98,7 +98,7 @@ def prefilled(stepped: Stepped) -> dict[int, int]:
 
 
 def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
-    assert sum(map(len, prompts[:4])) < PREFILL_ALONE
+    assert sum(map(len, prompts[:4])) < MOST
     seqs = [bench.begin(prompt, 10) for prompt in prompts[:4]]
     assert list(prefilled(bench.step()).values()) == [len(prompt) for prompt in prompts[:4]]
     bench.drain()
@@ -107,15 +107,15 @@ def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]
 
 def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     long, size = prompts[7], len(prompts[7])
-    assert size - PREFILL_ALONE > PREFILL_BESIDE
+    assert size - MOST > LEAST
     bench.begin(prompts[0], 30, rank=1)
     bench.step()
     late, equal, urgent = (bench.begin(long, 5, rank=rank) for rank in (2, 1, 0))
-    assert prefilled(bench.step()) == {urgent: PREFILL_ALONE}
-    assert prefilled(bench.step()) == {urgent: size - PREFILL_ALONE}
+    assert prefilled(bench.step()) == {urgent: MOST}
+    assert prefilled(bench.step()) == {urgent: size - MOST}
     while not bench.tokens[equal]:
         done = prefilled(bench.step())
-        assert sum(done.values()) <= PREFILL_BESIDE
+        assert sum(done.values()) <= LEAST
         assert late not in done or bench.tokens[equal]
     bench.drain()
     for seq in (late, equal, urgent):
@@ -126,7 +126,7 @@ def test_who_lacks_one_token_is_never_kept_waiting(bench: Any, prompts: list[lis
     """One token of a prompt costs as much as one of a row that decodes, so it is not counted."""
     long = bench.begin(prompts[7], 1)
     short = bench.begin([1], 1)
-    assert prefilled(bench.step()) == {short: 1, long: PREFILL_BESIDE}
+    assert prefilled(bench.step()) == {short: 1, long: LEAST}
     bench.drain()
     assert bench.tokens[long] == greedy[7][:1]
 
