@@ -4,8 +4,9 @@ In each step every sequence that holds a lease takes part in one forward pass: t
 produced, or the last of a prompt whose other tokens came with pages), the other prompts with as many as a short step allows, by rank
 and then first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
 reading of the weights. Who decodes and is less urgent than a prompt sits out while that is computed. A sequence whose lease is used up
-keeps its KV cache and sits out until it is extended. Whether it sat out, with whom it shared a pass or where it was begun, with pages or
-without, has no influence on its tokens (beyond rounding).
+keeps its KV cache and sits out until it is extended. A pass with less urgent work in it is given up when somebody more urgent arrives:
+what it would have done is done later. Whether a sequence sat out, with whom it shared a pass or where it was begun, with pages or without,
+has no influence on its tokens (beyond rounding).
 """
 
 import time
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .driver import LanguageModel, RefusedError, Work
+from .driver import GivenUpError, LanguageModel, Newcomer, RefusedError, Work, nobody
 from .grammar import Grammar, Grammars
 from .messages import Begin, Copied, Copy, Failed, Finish, Output, Save, Saved, Stepped
 from .modelstore import Manifest
@@ -138,12 +139,19 @@ class Engine:
         del self._sequences[seq]
         self._model.close(seq)
 
-    def step(self) -> list[Stepped | Failed]:
-        """Advance every sequence that holds a lease; pre: `busy`."""
+    def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
+        """Advance every sequence that holds a lease, unless the step is given up for a newcomer; pre: `busy`."""
         began = time.perf_counter()
         shares = self._shares()
         rows = sum(not share.sequence.prompting for share in shares)
-        logits = self._model.forward([share.work() for share in shares])
+        least = max(share.sequence.begin.rank for share in shares)
+        try:
+            logits = self._model.forward(
+                [share.work() for share in shares], lambda: newcomer() < least and self._pace.can_waste(time.perf_counter() - began)
+            )
+        except GivenUpError:
+            self._pace.waste(time.perf_counter() - began)
+            return []
         results = self._account(shares, logits)
         outputs = [result for result in results if isinstance(result, Output)]
         failed = [result for result in results if isinstance(result, Failed)]

@@ -1,4 +1,4 @@
-"""How much of prompts a step takes, so that it stays short whatever the device: who decodes waits for it, and so does who arrives.
+"""How much of prompts a step takes, so that it stays short whatever the device, and how often one may be given up.
 
 What a prompt token costs beside rows that decode differs by more than ten times: in bfloat16 with instructions for it 48 of them make a
 step of 8 rows 1.4 times as long, in float32 without 3.3 times. So it is learned from the steps themselves.
@@ -6,8 +6,9 @@ step of 8 rows 1.4 times as long, in float32 without 3.3 times. So it is learned
 
 from typing import Final
 
-_STRETCH: Final = 0.4
-"""A step that computes prompts beside rows may take so much longer than one without: what those rows notice, and an urgent arrival."""
+_STRETCH: Final = 1.0
+"""A step that computes prompts beside rows may take so much longer than one without: what those rows notice. Half as much was tried where
+prompt tokens are dear: prompts then took so long that few rows decoded together, and all were served later."""
 _ALONE: Final = 4
 """A step that computes prompts only may take so many times one that decodes: shorter ones would read the weights too often."""
 
@@ -16,6 +17,11 @@ LEAST: Final = 16
 MOST: Final = 192
 """At the most: 128, 192 and 256 tokens reached 82, 91 to 96 and 100 % of the throughput."""
 _GRAIN: Final = 8
+
+_WASTE: Final = 0.1
+"""Share of the time that may be lost in steps that are given up for more urgent newcomers; so nobody starves, however many come."""
+_WASTE_MOST: Final = 1.0
+"""Seconds that may be saved up of it."""
 
 _DOWN, _UP = 0.3, 0.03
 """How fast estimates follow: quickly down and slowly up, as whatever else runs on the machine only ever makes a step longer."""
@@ -29,9 +35,12 @@ class Pace:
         """Seconds of a step without prompts, by its rows."""
         self._token = 0.0
         """Seconds of a prompt token in a step; 0: not known."""
+        self._credit = 0.0
+        """Seconds that steps to be given up may take together."""
 
     def learn(self, rows: int, tokens: int, seconds: float) -> None:
         """A step of so many decoding rows and prompt tokens took so long."""
+        self._credit = min(_WASTE_MOST, self._credit + _WASTE * seconds)
         if not tokens:
             self._decoding[rows] = _follow(self._decoding.get(rows, 0.0), seconds)
         elif self._decoding and tokens >= LEAST:
@@ -44,6 +53,14 @@ class Pace:
     def alone(self) -> int:
         """Prompt tokens in a step without decoding rows."""
         return self._fitting(_ALONE * self._step(max(self._decoding, default=0)), MOST)
+
+    def can_waste(self, seconds: float) -> bool:
+        """Whether a step that has taken so long already may be given up."""
+        return seconds <= self._credit
+
+    def waste(self, seconds: float) -> None:
+        """A step was given up after so long."""
+        self._credit -= seconds
 
     def _fitting(self, seconds: float, unknown: int) -> int:
         if not seconds or not self._token:

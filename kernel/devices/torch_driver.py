@@ -14,7 +14,7 @@ import torch
 from .arithmetic import fastest
 from .background import Background
 from .checkpoint import load_llama
-from .driver import LanguageModel, RefusedError
+from .driver import LanguageModel, Newcomer, RefusedError, nobody
 from .engine import Engine
 from .messages import (
     Begin,
@@ -130,9 +130,9 @@ class TorchDriver:
             return Failed(str(error), batch=command.batch)
         return Embedded(command.batch, encoder.dim, vectors.numpy().astype("<f4").tobytes())
 
-    def step(self) -> list[Stepped | Failed]:
+    def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
         """See `Driver`. Models take turns within a step."""
-        return [report for engine in self._engines.values() if engine.busy for report in engine.step()]
+        return [report for engine in self._engines.values() if engine.busy for report in engine.step(newcomer)]
 
     def _engine(self, model: str) -> Engine:
         if model not in self._engines:

@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from kernos.kernel.devices.convert import describe
+from kernos.kernel.devices.driver import Newcomer, nobody
 from kernos.kernel.devices.messages import Begin, Failed, Load, Loaded, Sampling, Stepped
 from kernos.kernel.devices.modelstore import MANIFEST
 from kernos.kernel.devices.pace import Pace
@@ -56,8 +57,8 @@ class Bench:
             self.failed[self.next_seq] = failure.reason
         return self.next_seq
 
-    def step(self) -> Stepped:
-        stepped, *failures = self.driver.step()
+    def step(self, newcomer: Newcomer = nobody) -> Stepped:
+        stepped, *failures = self.driver.step(newcomer)
         assert isinstance(stepped, Stepped)
         for output in stepped.outputs:
             self.tokens[output.seq] += output.tokens

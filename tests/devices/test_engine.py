@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any,
     bench.drain()
     for seq in (late, equal, urgent):
         assert bench.tokens[seq] == greedy[7][:5]
+
+
+def test_a_pass_is_given_up_for_somebody_more_urgent(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    seqs = [bench.begin(prompts[n], 20, rank=2) for n in (0, 1)]
+    bench.step()
+    bench.driver._engines["it"]._pace.waste(-60.0)
+    looks = iter([inf, inf, 1])
+    assert bench.driver.step(lambda: next(looks)) == [], "it was noticed in the middle of the pass"
+    assert bench.step(lambda: 2).outputs, "an equal has to wait"
+    urgent = bench.begin(prompts[2], 20, rank=1)
+    bench.drain()
+    assert [bench.tokens[seq] for seq in (*seqs, urgent)] == [greedy[n][:20] for n in (0, 1, 2)]
+
+
+def test_not_more_than_a_share_of_the_time_is_lost_to_newcomers(bench: Any, prompts: list[list[int]]) -> None:
+    bench.begin(prompts[0], 100, rank=2)
+    pace = bench.driver._engines["it"]._pace
+    pace.waste(pace._credit)
+    assert bench.step(lambda: 0).outputs
+    bench.drain()
 
 
 def test_who_lacks_one_token_is_never_kept_waiting(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
