@@ -1,8 +1,8 @@
 """How long an urgent turn waits when every slot is taken: time to first token under `fair` and under `fifo`, on the same trace.
 
 Batch turns fill the slots and the queue, and for each that ends another comes; interactive turns arrive by a Poisson process of a fixed
-seed, another in each round. What the device needs for such a turn alone is measured on the idle kernel before and after, and so is a step that
-decodes eight rows. `ttft_p99_steps` is what waiting adds, the median of the rounds' own.
+seed, another in each round. What the device needs for such a turn alone is measured on the idle kernel before and after, and so is a step
+that decodes eight rows. `ttft_p99_steps` is what waiting adds, the median of the rounds' own.
 """
 
 import asyncio
