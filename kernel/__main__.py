@@ -29,6 +29,7 @@ from .config import Config, ConfigError, load_config
 from .gate import Gate
 from .launch import reap_orphans
 from .loop import Loop
+from .memory.database import storage_key
 from .observe.logs import open_log
 from .security.identity import Identities
 from .security.policy import load_policy
@@ -60,6 +61,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.audit.close()
         loop.system.storage.close()
         loop.close()
         lock.close()
@@ -98,8 +100,10 @@ def _boot(where: Places, config: Config) -> Loop:
     loop.attach(system, Gate(system))
     reader = database.reader()
     system.recover(reader)
+    system.audit.open(reader, storage_key(where.state))
     reader.close()
     system.storage.keep_tidy()
+    system.retention.start()
     system.embedder.start()
     _wanted_models(system)
     system.fleet.start()

@@ -80,7 +80,11 @@ def kernel_key(where: Places) -> Key:
 def enroll_administrator(where: Places, identities: Identities) -> Key:
     """The key of whoever boots the kernel first: an administrator."""
     key = _key(where, f"admin:{_login()}")
-    if identities.principal(key.public) != key.principal:  # new, or its file was lost and made again
+    if identities.revoked(key.public):
+        log.warning(
+            "the key of %s was revoked and stays so; `kernos principal add` by another administrator makes a new one", key.principal
+        )
+    elif identities.principal(key.public) != key.principal:  # new, or its file was lost and made again
         identities.add(key.principal, key.public)
         identities.keep(key.principal, key.public)
     return key

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -38,10 +38,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Pages in the memory of the host, for what finds no room on the device."""
     disk_pages: Annotated[int, Meta(ge=0, le=1 << 24)] = 2_048
     """Pages in the encrypted swap file under the state folder, for what finds no room on the host. It grows as it is used."""
+    recall_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+    """Memory in MiB for what recall and search hold of contexts and files: 0.8 KB a page. What was not used for longest is read again."""
+    version_days: Annotated[float, Meta(gt=0)] | None = None
+    """Days that replaced versions of files are kept, counted from when they were written; unset: until the file is deleted."""
+    rollback_days: Annotated[float, Meta(gt=0)] | None = None
+    """Days that what a rollback of a context left behind is kept; unset: until the context is deleted."""
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0
     """Threads of a device server on the CPU; 0: one per core."""
+    audit: Literal["changes", "all"] = "changes"
+    """Which allowed calls the audit log records: those that change something, or all. Denied ones always are."""
     nice: Annotated[int, Meta(ge=0, le=19)] = 10
     """Niceness of device servers: at 10 a system call beside two busy torch threads took 0.5 ms at p99, at 0 it took 4.1 ms."""
 

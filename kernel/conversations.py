@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kernos.syscalls.context import ExplainContext, Prompt, PromptPart
 from kernos.syscalls.model import Generate, Generation, Message
 
-from . import prompts
+from . import excerpts, prompts
 from .limits import EXPLAINED, INLINE_TEXT, RECALL_LEAST, RECALL_PAGES
 from .memory import recall, transcripts, window
 from .memory.connection import Connection
@@ -85,7 +85,7 @@ class Conversations:
 
         def counted(tokens: list[int]) -> None:
             new = [
-                NewMessage(message.role, message.text, size, tuple(message.labels), message.calls.encode())
+                NewMessage(message.role, message.text, size, tuple(message.labels), message.calls.encode(), time=message.time)
                 for message, size in zip(messages, tokens, strict=True)
             ]
             actor, now = self.system.contexts.actor(id_, ticket.agent), storage.clock
@@ -108,7 +108,7 @@ class Conversations:
         actor = self.system.contexts.actor(call.context, ticket.agent)
 
         def told(draft: Draft) -> None:
-            parts = [PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points) for line in draft.lines]
+            parts = [PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points, line.whole) for line in draft.lines]
             messages, tokenizer = prompts.conversation(draft.lines), draft.model.tokenizer
 
             def tell(tokens: int) -> None:
@@ -181,9 +181,12 @@ class Conversations:
 
 def count(tokenizer: Tokenizer | None, texts: list[str]) -> list[int]:
     """Tokens of messages with these texts."""
-    if tokenizer is None:
-        return [len(text.encode()) // BYTES_PER_TOKEN + 1 for text in texts]
-    return tokenizer.count(texts)
+    return [tokens_of(None, text) for text in texts] if tokenizer is None else tokenizer.count(texts)
+
+
+def tokens_of(tokenizer: Tokenizer | None, text: str) -> int:
+    """Tokens of a text by itself."""
+    return len(text.encode()) // BYTES_PER_TOKEN + 1 if tokenizer is None else len(tokenizer.encode(text))
 
 
 def _read(connection: Connection, draft: Draft) -> Draft:
@@ -204,7 +207,8 @@ def _read(connection: Connection, draft: Draft) -> Draft:
         for message in messages
     ]
     new = [Line("new", message.role, message.text, next(counted)) for message in draft.new]
-    return replace(draft, lines=[*old, *new])
+    tokenizer = draft.model.tokenizer
+    return replace(draft, lines=excerpts.fitted([*old, *new], draft.window, lambda text: tokens_of(tokenizer, text)))
 
 
 def _without(draft: Draft) -> Draft:

@@ -10,6 +10,7 @@ from kernos.syscalls.errors import KernosError
 
 from .limits import EMBED_BATCH, EMBED_RETRY_S
 from .memory import window
+from .memory.library import Change
 from .memory.recall import Memory
 from .memory.window import Unembedded
 from .models import Entry
@@ -29,7 +30,8 @@ class Embedder:
 
     def __init__(self, system: "System") -> None:
         self.system = system
-        self.memory = Memory(_NO_MODEL, 0)
+        self._budget = system.config.recall_mb << 20
+        self.memory = Memory(_NO_MODEL, 0, self._budget)
         self._busy = False
         self._again = False
 
@@ -37,7 +39,7 @@ class Embedder:
         """Begin, when the models are known: what another encoder embedded is embedded anew."""
         name = self.system.registry.default("encoder")
         if name in self.system.registry.entries:
-            self.memory = Memory(name, self.system.registry.get(name).manifest.dim)
+            self.memory = Memory(name, self.system.registry.get(name).manifest.dim, self._budget)
             self.system.storage.write(lambda connection: window.forget_vectors(connection, name), lambda _: self.wake())
 
     @property
@@ -55,6 +57,11 @@ class Embedder:
                 self.system.storage.read(lambda connection: window.unembedded(connection, EMBED_BATCH), self._take)
             except KernosError:  # too much waits for the disk
                 self._rest(failed=True)
+
+    def shelved(self, change: Change) -> None:
+        """A file was written or deleted: what it says is found by its words now, and by meaning soon."""
+        self.system.storage.tell(lambda: self.memory.shelved(change))
+        self.wake()
 
     def _take(self, pages: list[Unembedded] | Exception) -> None:
         encoder = self.encoder

@@ -27,10 +27,11 @@ from kernos.syscalls.errors import (
     KernelRestartedError,
     KernosError,
     NotYoursError,
+    RefusedError,
     StoppingError,
     UnknownCallError,
 )
-from kernos.syscalls.process import GetUsage, Nice
+from kernos.syscalls.process import Exit, GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
@@ -41,6 +42,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
+from .security.policy import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -97,6 +99,16 @@ class Gate:
             log.exception("a message of %s broke the gate", client.principal)
             self._refuse(client, id_, InternalError(f"The kernel failed on this message: {error!r}. It goes on; see its log."))
 
+    def turn_away(self, client: Client, frames: Sequence[bytes]) -> None:
+        """Answer a message of a connection whose key counts no more. It is neither decoded nor carried out."""
+        error = RefusedError(f"The key that this connection was made with does not stand for {client.principal} any more.")
+        self.system.audit.turned_away(f"process:{client.os_pid}", f"{error.code}: a key that {client.principal} had")
+        try:
+            id_ = decode_request_header(frames[0]).id
+        except (KernosError, IndexError):
+            id_ = 0
+        self._refuse(client, id_, error)
+
     def _decode(self, header: RequestHeader, body: bytes) -> Call[Any]:
         if header.major != MAJOR:
             raise AbiMismatchError(
@@ -122,14 +134,26 @@ class Gate:
             raise BadRequestError(f"{row.name} is not a control call; send it on the other socket.")
         if self.system.draining and not row.control:
             raise StoppingError("The kernel is being stopped and takes no new calls. Try again when it is back.", retry_after=5.0)
-        process = self._identify(client, header.pid, row)
-        self._authorise(client, process, row, call)
-        self._charge(client, header, process, row)
+        process, asked = self._judge(client, header, row, call)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
         request = Request(client.principal, header.key, hashlib.sha256(body).digest()) if header.key and row.mutates else None
         ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, request)
+        ticket.asked = asked if self.system.audit.covers(row) else None
         if request is None or self._first(ticket, request):
             self._dispatch(ticket, call)
+
+    def _judge(self, client: Client, header: RequestHeader, row: Row, call: Call[Any]) -> tuple[Process | None, list[str]]:
+        """For which agent a call is made, and what the policy was asked about it; raises if it is not to be carried out."""
+        process = None
+        try:
+            process = self._identify(client, header.pid, row)
+            asked = self._authorise(client, process, row, call)
+            self.system.audit.check(row)
+            self._charge(client, header, process, row)
+        except KernosError as error:
+            self.system.audit.refused(client, header.pid, process, row, error)
+            raise
+        return process, asked
 
     def _identify(self, client: Client, pid: int, row: Row) -> Process | None:
         if pid == 0:
@@ -142,13 +166,18 @@ class Gate:
             raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
         return process
 
-    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> None:
+    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> list[str]:
+        asked = []
         for template, fields, action in _TEMPLATES[row.call]:
             object_ = self._object(template, fields, client, process, call) if fields else template
             if object_ is not None:
+                asked.append(f"{object_}:{action}")
                 self.require(client.principal, object_, action)
                 if process is not None and process.user is not None:
                     self.require(process.user, object_, action)
+                if process is not None and process.rights:
+                    self._require_delegated(process, call, object_, action)
+        return asked
 
     def require(self, subject: str, object_: str, action: str) -> None:
         """Raise `DeniedError` unless the policy allows it."""
@@ -164,6 +193,27 @@ class Gate:
                 policy=policy.hash,
                 rule=verdict.rule,
             )
+
+    def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
+        """Raise `DeniedError` unless the agent was given this right. It may always end itself."""
+        if not _delegated(process, object_, action) and not (isinstance(call, Exit) and call.pid == process.pid):
+            raise DeniedError(
+                f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
+                subject=f"{process.principal}, agent {process.pid}",
+                object=object_,
+                action=action,
+                policy=self.system.policy.hash,
+                rule=f"rights delegated to agent {process.pid}",
+            )
+
+    def may(self, ticket: Ticket, object_: str, action: str) -> bool:
+        """Whether the caller may do something that its request does not name, such as look at one of many files."""
+        process = ticket.process
+        if process is not None and not _delegated(process, object_, action):
+            return False
+        user = process.user if process is not None else None
+        subjects = (ticket.principal,) if user is None else (ticket.principal, user)
+        return all(self.system.policy.decide(subject, object_, action).allowed for subject in subjects)
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
@@ -227,6 +277,8 @@ class Gate:
     # --- calls in flight ----------------------------------------------------------------------------------------------------------
 
     def _park(self, ticket: Ticket) -> None:
+        if ticket.asked is not None:
+            self.system.audit.noted(ticket, "")
         self.in_flight[(ticket.principal, ticket.id)] = ticket
         self.system.quotas.hold(ticket.payers, {"calls": 1}, self.system.host.now)
         ticket.client.tickets[ticket.id] = ticket
@@ -277,7 +329,7 @@ class Gate:
         """End a call with its encoded reply; whether it could be sent."""
         if not ticket.open:
             return False
-        self._close(ticket)
+        self._close(ticket, "ok")
         if ticket.key is not None:
             self._settle(ticket, ticket.key, body)
         return self._send(ticket.client, ticket.id, Kind.REPLY, body)
@@ -285,7 +337,7 @@ class Gate:
     def fail(self, ticket: Ticket, error: KernosError) -> None:
         """End a call with an error. Nothing was applied, so its idempotency key is free again."""
         if ticket.open:
-            self._close(ticket)
+            self._close(ticket, error.code)
             self._refuse(ticket.client, ticket.id, error)
             for other in self._unrecord(ticket):
                 other.fail(error)
@@ -307,8 +359,10 @@ class Gate:
         self.system.refused += 1
         self._send(client, id_, Kind.ERROR, encode(error.body()))
 
-    def _close(self, ticket: Ticket) -> None:
+    def _close(self, ticket: Ticket, outcome: str) -> None:
         ticket.open = False
+        if ticket.asked is not None:
+            self.system.audit.noted(ticket, outcome)
         self._unpark(ticket)
 
     def _send(self, client: Client, id_: int, kind: Kind, body: bytes) -> bool:
@@ -353,7 +407,7 @@ class Gate:
             ticket.key = None
             ticket.fail(ConflictError(f"The key {key} was used for another call. Make a new key for each call."))
         elif record.answer is not None:
-            self._close(ticket)
+            self._close(ticket, "repeated")
             self._send(ticket.client, ticket.id, Kind.REPLY, record.answer)
         else:
             ticket.key = None
@@ -369,7 +423,7 @@ class Gate:
             waiting, record.waiting = record.waiting, []
             for other in waiting:
                 if other.open:
-                    self._close(other)
+                    self._close(other, "repeated")
                     self._send(other.client, other.id, Kind.REPLY, body)
 
     def _unrecord(self, ticket: Ticket) -> list[Ticket]:
@@ -379,6 +433,11 @@ class Gate:
         if own is not None and not own:
             del self._records[ticket.principal]
         return record.waiting if record else []
+
+
+def _delegated(process: Process, object_: str, action: str) -> bool:
+    """Whether what an agent was limited to, and each of its parents, names this."""
+    return all(any(right.action in ("*", action) and match_path(object_, right.object) for right in rights) for rights in process.rights)
 
 
 def _check_size(frames: Sequence[bytes]) -> None:

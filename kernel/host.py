@@ -25,13 +25,14 @@ class Delivery(Enum):
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """One connection, as the sockets see it. The principal was proven by its key and is stamped on every message by libzmq."""
+    """One connection, as the sockets see it. The principal was proven by its key, whose badge libzmq stamps on every message."""
 
     address: bytes
     principal: str
     os_pid: int
     control: bool
     cut_off: bool = False
+    badge: str = ""
     tickets: "dict[int, Ticket]" = field(default_factory=dict)
 
 
@@ -71,6 +72,10 @@ class Host(Protocol):
 
     def start_device(self, server: str) -> int:
         """Start a device server; its process id."""
+        ...
+
+    def watch_program(self, os_pid: int) -> None:
+        """Tell the system when a process ends that is no child of the kernel."""
         ...
 
     def at(self, when: float, act: Callable[[], None]) -> Timer:

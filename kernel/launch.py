@@ -13,6 +13,7 @@ from kernos.syscalls.keys import make_key
 
 from .config import Config
 from .devices.server import Boot
+from .security.liveness import start_time
 
 if TYPE_CHECKING:
     from .system import System
@@ -28,7 +29,6 @@ class Trace(msgspec.Struct, frozen=True):
 def launch_device(system: "System", server: str, endpoint: str, kernel_public: str) -> "subprocess.Popen[bytes]":
     """Start a device server with a key of its own, which lasts as long as it does."""
     key = make_key(f"device:{server}")
-    system.identities.add(key.principal, key.public)
     boot = Boot(
         device=_device(system.config, server),
         endpoint=endpoint,
@@ -43,6 +43,7 @@ def launch_device(system: "System", server: str, endpoint: str, kernel_public: s
         process = subprocess.Popen(
             [sys.executable, "-m", "kernos.kernel.devices.server"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )
+    system.identities.lend(key.principal, key.public, process.pid)  # before it can know its key
     assert process.stdin is not None  # noqa: S101  (it was asked for)
     process.stdin.write(msgspec.json.encode(boot) + b"\n")
     process.stdin.close()
@@ -62,16 +63,6 @@ def reap_orphans(state: Path) -> list[int]:
                 killed.append(trace.os_pid)
         file.unlink()
     return killed
-
-
-def start_time(os_pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none of this pid."""
-    try:
-        text = Path(f"/proc/{os_pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return 0
-    # The name in parentheses may hold spaces and parentheses; the fields are counted from behind it.
-    return int(text.rpartition(")")[2].split()[19])
 
 
 def _trace_file(state: Path, server: str) -> Path:

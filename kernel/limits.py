@@ -67,6 +67,9 @@ RESTART_WINDOW_S: Final = 10.0
 APP_RESTART_DELAY_S: Final = 0.5
 """Pause before an app is started again, so that a crash at start does not spin."""
 
+DELEGATIONS: Final = 16
+"""Parents whose limits an agent carries: each is looked through for each need of each call of its."""
+
 # --- turns ----------------------------------------------------------------------------------------------------------------------
 
 QUEUED_TURNS: Final = 1_024
@@ -153,11 +156,11 @@ RECALL_LEAST: Final = 1.0
 RECALL_PAGES: Final = 64
 """Pages recalled for a message at the most: they are small, and each costs a look-up."""
 
-RECALL_BYTES: Final = 256 << 20
-"""Memory for the vectors and places of pages, of all contexts together; what was not used for longest is loaded anew when needed."""
-
 EMBED_BATCH: Final = 4
 """Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
+
+INDEX_BATCH: Final = 64
+"""Messages still in their windows that get pages together when they are searched: some 20 ms, during which nobody else can write."""
 
 EMBED_RETRY_S: Final = 5.0
 """When pages that could not be embedded are tried again; they are found by their words meanwhile."""
@@ -195,11 +198,32 @@ VERIFY_BYTES: Final = 256 << 20
 TIDY_S: Final = 3_600.0
 """How often old records are removed, and how long an upload may take; an hour more or less does not matter to either."""
 
+TRIMMED: Final = 64
+"""Old versions, or rollbacks, that are deleted in one change: others write in between."""
+
 MAILBOX: Final = 1_000
 """Mails in a box; a sender to a full box is asked to come back."""
 
 MAILBOXES: Final = 10_000
 """Boxes that hold mail."""
+
+AUDIT_GROUP_S: Final = 0.005
+"""How long entries of the audit log gather before they are written together. A `kill -9` loses at most those."""
+
+AUDIT_ANCHOR_S: Final = 0.25
+"""How often the audit log is made durable and the database told how far it goes, while it grows; on other threads."""
+
+AUDIT_RETRY_S: Final = 1.0
+"""When the audit log is tried again after the disk refused it."""
+
+AUDIT_FILE_BYTES: Final = 8 << 20
+"""A file of the audit log, about 40,000 entries: small enough to be searched in a moment."""
+
+AUDIT_FILES: Final = 128
+"""Files of the audit log that are kept, about 5 million entries in 1 GB; then the oldest goes. Export what must be kept longer."""
+
+AUDIT_WAITING: Final = 20_000
+"""Entries that wait while the audit log cannot be written, about 10 MB; later ones are counted, and the log says how many."""
 
 TOOLS: Final = 4_096
 """Tools served at once."""

@@ -27,6 +27,7 @@ from .host import Client, Delivery
 from .launch import launch_device
 from .limits import BACKLOG, DEVICE_QUEUE, DRAIN, HANDSHAKE_MS, RECEIVE_QUEUE, SEND_QUEUE
 from .reactor import Reactor, Timer, guarded
+from .security.identity import principal_of
 from .security.zap import answer_zap, peer_pid
 from .system import System
 
@@ -162,7 +163,10 @@ class Loop:
 
     def _handshake(self, socket: "zmq.Socket[bytes]") -> None:
         address, empty, *frames = socket.recv_multipart(_NOW)
-        socket.send_multipart([address, empty, *answer_zap(frames, self.system.identities)])
+        reply = answer_zap(frames, self.system.identities)
+        if reply[2] != b"200":
+            self.system.audit.turned_away(frames[3].decode("utf-8", "replace") if len(frames) > 3 else "", reply[3].decode())
+        socket.send_multipart([address, empty, *reply])
 
     def _client_message(self, socket: "zmq.Socket[bytes]") -> None:
         first = part = socket.recv(_NOW, copy=False)
@@ -171,25 +175,31 @@ class Loop:
             part = socket.recv(copy=False)
             if len(frames) <= MAX_FRAMES:  # more are counted as one too many, not kept
                 frames.append(part.bytes)
-        self.gate.receive(self._client(first, socket), frames)
+        client = self._client(first, socket)
+        if self.system.identities.stands(client.badge):
+            self.gate.receive(client, frames)
+        else:
+            self.gate.turn_away(client, frames)
 
     def _client(self, first: zmq.Frame, socket: "zmq.Socket[bytes]") -> Client:
-        """The connection a message came by. Its principal is compared every time, as a routing id proves nothing."""
+        """The connection a message came by. Its badge is compared every time, as a routing id proves nothing."""
         address = first.bytes
         client = self._clients.get(address)
-        principal = first.get("User-Id")
-        if client is None or client.principal != principal:
+        badge = first.get("User-Id")
+        if client is None or client.badge != badge:
             os_pid = peer_pid(str(first.get("Peer-Address")))
-            client = self._clients[address] = Client(address, str(principal), os_pid, socket is self._control)
-            self._watch_program(os_pid)
+            client = Client(address, principal_of(str(badge)), os_pid, socket is self._control, badge=str(badge))
+            self._clients[address] = client
+            self.watch_program(os_pid)
         return client
 
     def _device_message(self, socket: "zmq.Socket[bytes]") -> None:
         first = socket.recv(_NOW, copy=False)
         body = socket.recv_multipart()[-1]
-        name = str(first.get("User-Id")).removeprefix("device:")
-        if name not in self._devices:
-            log.warning("a message on the device socket from %s, which is no device server, is left out", first.get("User-Id"))
+        badge = str(first.get("User-Id"))
+        name = principal_of(badge).removeprefix("device:")
+        if name not in self._devices or not self.system.identities.stands(badge):
+            log.warning("a message on the device socket from %s, which is no device server, is left out", badge)
             return
         self._device_addresses[name] = first.bytes
         try:
@@ -266,7 +276,8 @@ class Loop:
 
     # --- ends of processes --------------------------------------------------------------------------------------------------------
 
-    def _watch_program(self, os_pid: int) -> None:
+    def watch_program(self, os_pid: int) -> None:
+        """Tell the system when a process ends that is no child of the kernel."""
         if os_pid and os_pid not in self._programs:
             self._programs.add(os_pid)
             self._reactor.watch_process(os_pid, lambda: self._program_ended(os_pid))
@@ -280,6 +291,7 @@ class Loop:
 
     def _device_ended(self, server: str, process: "subprocess.Popen[bytes]") -> None:
         code = process.wait()
+        self.system.identities.end_loans(process.pid)
         self._device_addresses.pop(server, None)
         if self._running:
             self.system.fleet.died(server, code)

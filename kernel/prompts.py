@@ -25,17 +25,19 @@ class Line:
     tokens: int
     seq: int | None = None
     points: Points | None = None
+    whole: bool = True
+    """`False`: parts of the message are left out."""
 
 
 def leaving(lines: Sequence[Line], window: int) -> int:
     """How far messages must leave a window: those before this number; 0: none must.
 
-    Past the high-water mark the oldest go until the low-water mark is reached, but never pinned or new ones.
+    Past the high-water mark the oldest go until the low-water mark is reached, but never pinned or new ones, nor the last.
     """
     total, until = sum(line.tokens for line in lines), 0
     if total <= HIGH_WATER * window:
         return 0
-    for line in lines:
+    for line in lines[:-1]:
         if total <= LOW_WATER * window:
             break
         if line.why == "resident" and line.seq is not None:

@@ -10,7 +10,10 @@ from kernos.syscalls.context import Points
 from kernos.syscalls.errors import KernosError
 from kernos.syscalls.model import Embeddings
 
-from .memory.recall import Found
+from .limits import INDEX_BATCH
+from .memory import window
+from .memory.recall import Ranked
+from .memory.window import Made
 from .memory.writer import Job
 from .tickets import Ticket
 
@@ -56,8 +59,24 @@ class Recalls:
         # Not `fetch`: the memory takes its lock before the first row is read.
         self.system.storage.read(topic, ticket.then(asked))
 
+    def index(self, ticket: Ticket, owner: str, then: Callable[[], object]) -> None:
+        """See to it that what is still in an owner's windows is found too, a few messages at a time so that others can write between."""
+        storage, memory = self.system.storage, self.system.embedder.memory
 
-def points_of(found: Found) -> Points:
+        def looked(unpaged: bool) -> None:
+            if unpaged:
+                storage.write(lambda connection: window.index(connection, owner, INDEX_BATCH), ticket.then(made))
+            else:
+                then()
+
+        def made(pages: Made) -> None:
+            self.system.embedder.wake()
+            storage.read(lambda _: memory.added(pages), ticket.then(lambda _: self.index(ticket, owner, then)))
+
+        storage.read(lambda connection: window.unpaged(connection, owner), ticket.then(looked))
+
+
+def points_of(found: Ranked) -> Points:
     """Why a page was recalled, for the caller."""
     points = found.points
     return Points(points.score, points.meaning, points.words, points.author)

@@ -6,7 +6,7 @@ The parts know each other only through here. One loop calls in, so nothing here 
 import secrets
 from typing import TYPE_CHECKING
 
-from kernos.syscalls.errors import AgentKilledError, KernosError
+from kernos.syscalls.errors import AgentKilledError, KernosError, RefusedError
 from kernos.syscalls.message import Mail
 from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
@@ -31,6 +31,8 @@ from .memory.connection import Connection
 from .models import Registry
 from .paging import Paging
 from .recalls import Recalls
+from .retention import Retention
+from .security.audit import Audit
 from .security.identity import Identities
 from .security.policy import Policy
 from .storage import Disk, Storage
@@ -64,6 +66,7 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: self.policy.limits(principal))
         self.storage = Storage(self, disk)
+        self.audit = Audit(self)
         self.contexts = Contexts(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
@@ -77,6 +80,7 @@ class System:
         self.embeds = Embeds(self)
         self.embedder = Embedder(self)
         self.recalls = Recalls(self)
+        self.retention = Retention(self)
 
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
@@ -110,9 +114,21 @@ class System:
         return Ended(process.pid, process.code or 0, process.reason)
 
     def program_died(self, os_pid: int) -> None:
-        """A client process is gone, and its agents with it."""
+        """A client process is gone, and its agents and the key that was lent to it with it."""
+        self.identities.end_loans(os_pid)
+        self.storage.tell(lambda: self.identities.discard_loan(os_pid))
         for process in self.processes.in_program(os_pid):
             self.end_agent(process, -1, "its program has ended")
+
+    def cut_off(self, why: str) -> None:
+        """End the calls and agents of every key that no longer counts."""
+        error = RefusedError(why)
+        for ticket in list(self.gate.in_flight.values()):
+            if ticket.client.badge and not self.identities.stands(ticket.client.badge):
+                self.gate.end(ticket, error)
+        for process in list(self.processes.rows.values()):
+            if process.badge and not self.identities.stands(process.badge):
+                self.end_agent(process, -1, why, error)
 
     def stop_if_drained(self) -> None:
         """Leave, once draining and nothing is in flight."""

@@ -23,7 +23,22 @@ class Ticket:
     Exactly one of `reply` and `fail` ends it; what comes after that is left out, so that a late answer to a cancelled call is harmless.
     """
 
-    __slots__ = ("_gate", "client", "deadline", "id", "key", "on_end", "open", "process", "request", "row", "stream", "timer")
+    __slots__ = (
+        "_gate",
+        "asked",
+        "client",
+        "deadline",
+        "entry",
+        "id",
+        "key",
+        "on_end",
+        "open",
+        "process",
+        "request",
+        "row",
+        "stream",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -47,6 +62,10 @@ class Ticket:
         """What tells it from other calls, if it carries an idempotency key and changes something."""
         self.key = request.key if request is not None else None
         """As long as its outcome is to be remembered under it."""
+        self.asked: list[str] | None = None
+        """What the policy was asked for it, if the audit log covers it."""
+        self.entry = 0
+        """Its entry there, if there is one already."""
         self.open = True
         self.on_end: Callable[[], object] | None = None
         """Called when somebody else than the handler ends the call: undo what was begun."""

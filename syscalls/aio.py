@@ -18,7 +18,7 @@ from .call import Call, StreamingCall
 from .errors import DeadlineError, KernosError
 from .keys import Key, own_key
 from .places import Places, places, read_connection
-from .process import Exit, Priority, Spawn
+from .process import Exit, Priority, Right, Spawn
 from .requests import Answer, Numbers, Request, event_of, gone_answer, is_last, lost_answer, make_request, outcome, read_answer
 from .system import Cancel
 from .transport import HANDSHAKE_S, Dealer
@@ -143,9 +143,14 @@ class AsyncKernel:
         """End one of the principal's calls in flight; its caller gets `CancelledError`."""
         await self.call(Cancel(id=call_id), urgent=True)
 
-    async def spawn(self, name: str, *, user: str | None = None, priority: Priority = "normal") -> "AsyncKernel":
-        """Make an agent, on behalf of `user` where one is named, and return the handle that calls as this agent."""
-        return self.act_as((await self.call(Spawn(name=name, user=user, priority=priority))).pid)
+    async def spawn(
+        self, name: str, *, user: str | None = None, priority: Priority = "normal", rights: list[Right] | None = None
+    ) -> "AsyncKernel":
+        """Make an agent, on behalf of `user` where one is named, and return the handle that calls as this agent.
+
+        By an agent's handle this makes a child of it; `rights` limit it further than its app, its user and its parent are: see `Spawn`.
+        """
+        return self.act_as((await self.call(Spawn(name=name, user=user, priority=priority, rights=rights))).pid)
 
     def act_as(self, pid: int) -> "AsyncKernel":
         """A handle on the same connection that calls as another agent of this principal."""

@@ -19,6 +19,9 @@ Name = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*
 Principal = Annotated[str, Meta(max_length=80, pattern=r"^(user|app|agent|device|admin):[A-Za-z0-9_][A-Za-z0-9_.@-]*\Z")]
 """Who holds a key or is acted for: a kind, a colon and a name, as in `app:customer_service`."""
 
+PublicKey = Annotated[str, Meta(min_length=40, max_length=40)]
+"""A public CURVE key, as Z85 text."""
+
 User = Annotated[str, Meta(max_length=80, pattern=r"^user:[A-Za-z0-9_][A-Za-z0-9_.@-]*\Z")]
 """A principal an agent can act for. No other kind: whoever an agent acts for owns what it sees."""
 
@@ -33,6 +36,9 @@ Pid = Annotated[int, Meta(ge=0, le=(1 << 53))]
 
 CallId = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 """Chosen by the client at random for its first call and counted up from there, so ids of two clients do not meet."""
+
+Time = Annotated[float, Meta(ge=0, le=253_402_300_799)]
+"""Seconds since the Unix epoch, up to the end of the year 9999."""
 
 Text = Annotated[str, Meta(max_length=262_144)]
 """Text of a prompt or a message, in characters."""

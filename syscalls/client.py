@@ -19,7 +19,7 @@ from .call import Call, StreamingCall
 from .errors import CancelledError, DeadlineError
 from .keys import Key, own_key
 from .places import Connection, Places, places, read_connection
-from .process import Exit, Priority, Spawn
+from .process import Exit, Priority, Right, Spawn
 from .requests import Answer, Numbers, Request, event_of, gone_answer, is_last, lost_answer, make_request, outcome, read_answer
 from .system import Cancel
 from .transport import Dealer
@@ -153,9 +153,12 @@ class Kernel:
         """End one of the principal's calls in flight; its caller gets `CancelledError`."""
         self.call(Cancel(id=call_id), urgent=True)
 
-    def spawn(self, name: str, *, user: str | None = None, priority: Priority = "normal") -> "Kernel":
-        """Make an agent, on behalf of `user` where one is named, and return the handle that calls as this agent."""
-        return self.act_as(self.call(Spawn(name=name, user=user, priority=priority)).pid)
+    def spawn(self, name: str, *, user: str | None = None, priority: Priority = "normal", rights: list[Right] | None = None) -> "Kernel":
+        """Make an agent, on behalf of `user` where one is named, and return the handle that calls as this agent.
+
+        By an agent's handle this makes a child of it; `rights` limit it further than its app, its user and its parent are: see `Spawn`.
+        """
+        return self.act_as(self.call(Spawn(name=name, user=user, priority=priority, rights=rights)).pid)
 
     def act_as(self, pid: int) -> "Kernel":
         """A handle on the same connection that calls as another agent of this principal."""

@@ -144,6 +144,8 @@ class PromptPart(msgspec.Struct, frozen=True):
     tokens: int
     message: int | None = None
     points: Points | None = None
+    whole: bool = True
+    """`false`: the message is larger than the window, and parts of it are left out."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -226,6 +228,13 @@ class RestoreContext(Call[ContextInfo], tag="context.restore", frozen=True):
     name: Name
 
 
+class DropSnapshot(Call[Done], tag="context.drop", frozen=True):
+    """Forget a snapshot, and remove for good what it alone kept of the history."""
+
+    context: Id
+    name: Name
+
+
 class RollbackContext(Call[ContextInfo], tag="context.rollback", frozen=True):
     """Go back to the first `messages` messages; what is left behind stays in the history."""
 
@@ -281,7 +290,7 @@ class Recall(Call[RecalledPages], tag="context.recall", frozen=True):
 
 
 class SearchContexts(Call[RecalledPages], tag="context.search", frozen=True):
-    """The same over all contexts of the owner."""
+    """The same over all contexts of the owner, and also in what has not left their windows."""
 
     query: Text
     limit: Annotated[int, Meta(ge=1, le=1_024)] = 10

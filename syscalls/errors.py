@@ -208,6 +208,17 @@ class UnreachableError(KernosError):
     advice = "Start a kernel with `kernos serve`; check the key."
 
 
+class RefusedError(UnreachableError):
+    """The kernel does not take this key: it is not enrolled, was revoked or replaced, or was lent to another process.
+
+    Raised by the SDK at the handshake; on the wire for a connection whose key was revoked while it stood.
+    """
+
+    code = "refused"
+    retry = False
+    advice = "Ask the administrator for a key (`kernos principal add`), or start the app with `kernos run`."
+
+
 class InternalError(KernosError):
     """A defect of the kernel. Details: `story`, what happened to the process before."""
 
@@ -215,7 +226,9 @@ class InternalError(KernosError):
     advice = "Please report it with the kernel's log."
 
 
-ERRORS: dict[str, type[KernosError]] = {error.code: error for error in KernosError.__subclasses__()}
+ERRORS: dict[str, type[KernosError]] = {
+    error.code: error for parent in KernosError.__subclasses__() for error in (parent, *parent.__subclasses__())
+}
 """The whole table, by code."""
 
 

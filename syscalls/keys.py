@@ -33,10 +33,14 @@ def key_file(where: Places, principal: str) -> Path:
     return where.keys / f"{principal.replace(':', '-', 1)}.key"
 
 
-def write_key(where: Places, key: Key) -> Path:
-    """Keep a key; the file is born with mode 0600, so it is never readable by others, not even for a moment."""
+def write_key(where: Places, key: Key, path: Path | None = None) -> Path:
+    """Keep a key, in its own file unless another is named.
+
+    The file is born with mode 0600 in a folder of mode 0700, so it is never readable by others, not even for a moment.
+    """
     where.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = key_file(where, key.principal)
+    where.keys.chmod(0o700)  # it may have been there before
+    path = path or key_file(where, key.principal)
     part = path.with_suffix(".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(msgspec.json.encode(key))

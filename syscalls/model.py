@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Json, Name, ShortText, Text
+from .bounds import Id, Json, Name, ShortText, Text, Time
 from .call import Call, Done, StreamingCall
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -13,12 +13,17 @@ Kind = Literal["decoder", "encoder"]
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a conversation. `calls` are the tool calls it makes, as JSON; `labels` stick to the context it is put into."""
+    """One message of a conversation. `calls` are the tool calls it makes, as JSON; `labels` stick to the context it is put into.
+
+    `time` is when it was said, for what is put into a context later than that; without one it is when the kernel takes it. What is read
+    from a context has it in its state.
+    """
 
     role: Role
     text: Text
     labels: Annotated[list[Name], Meta(max_length=16)] = []
     calls: Annotated[str, Meta(max_length=65_536)] = ""
+    time: Time | None = None
 
 
 Messages = Annotated[list[Message], Meta(max_length=1_024)]

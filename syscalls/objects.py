@@ -11,6 +11,7 @@ from .context import (
     CloseContext,
     ContextStat,
     DeleteContext,
+    DropSnapshot,
     ExplainContext,
     ForkContext,
     GrantContext,
@@ -37,12 +38,14 @@ from .store import (
     DeleteFile,
     File,
     FinishUpload,
+    FoundPassage,
     GetFile,
     ListFiles,
     ListVersions,
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
@@ -87,6 +90,10 @@ class Context:
     def restore(self, name: str) -> None:
         """Go back, or forward again, to a snapshot."""
         self._kernel.call(RestoreContext(context=self.id, name=name))
+
+    def drop(self, name: str) -> None:
+        """Forget a snapshot, and what it alone kept."""
+        self._kernel.call(DropSnapshot(context=self.id, name=name))
 
     def rollback(self, messages: int) -> None:
         """Go back to the first `messages` messages."""
@@ -171,6 +178,10 @@ class Store:
     def share(self, path: str, principal: str, access: Literal["read", "write"] | None) -> None:
         """Share a file or a folder with a principal, or with `None` no more."""
         self._kernel.call(ShareFiles(path=path, principal=principal, access=access))
+
+    def search(self, query: str, prefix: str = "", limit: int = 10) -> list[FoundPassage]:
+        """What files below `prefix` say that has to do with a query, best first."""
+        return self._kernel.call(SearchFiles(query=query, prefix=prefix, limit=limit)).passages
 
     def list(self, prefix: str = "") -> list[File]:
         """Files whose path begins with `prefix`."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .bounds import Principal, ShortText
+from .bounds import Principal, PublicKey, ShortText
 from .call import Call, Done
 
 Subject = Annotated[str, Meta(max_length=80)]
@@ -44,7 +44,35 @@ class CheckPolicy(Call[Decision], tag="policy.check", frozen=True):
 
 
 class Enroll(Call[Done], tag="policy.enroll", frozen=True):
-    """Make a principal known by its public CURVE key (Z85, 40 characters); a key given again replaces the one before."""
+    """Make a principal known by its public CURVE key. Another key than before replaces it, and is a rotation.
+
+    What is connected by the key before is cut off, its agents end, and that key never counts again.
+    """
 
     principal: Principal
-    public_key: Annotated[str, Meta(min_length=40, max_length=40)]
+    public_key: PublicKey
+
+
+class Revoke(Call[Done], tag="policy.revoke", frozen=True):
+    """Know a principal no more: its connections are cut off, its agents end, and its keys never count again. Not the caller's own."""
+
+    principal: Principal
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A principal with an enrolled key."""
+
+    principal: Principal
+    public_key: PublicKey
+    agents: int
+    """Its living agents."""
+
+
+class Principals(msgspec.Struct, frozen=True):
+    """Everybody with an enrolled key, by name. Who has but lent ones (`kernos run`) is not among them."""
+
+    principals: Annotated[list[Known], Meta(max_length=100_000)]
+
+
+class ListPrincipals(Call[Principals], tag="policy.principals", frozen=True):
+    """Who is known."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Name, Pid, Principal, ShortText, User
+from .bounds import Name, Pid, Principal, PublicKey, ShortText, User
 from .call import Call, Done
 
 Priority = Literal["realtime", "interactive", "normal", "batch"]
@@ -95,12 +95,24 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: ShortText
 
 
+class Right(msgspec.Struct, frozen=True):
+    """Something an agent may do: an action on all objects that a pattern matches, as in a policy (`model/*` and `generate`)."""
+
+    object: Annotated[str, Meta(max_length=256, pattern=r"^(\*\*|[A-Za-z0-9_.:@*-]+(/[A-Za-z0-9_.:@*-]+)*)\Z")]
+    action: Annotated[str, Meta(max_length=64, pattern=r"^([a-z_]+|\*)\Z")]
+
+
 class Spawn(Call[Spawned], tag="process.spawn", frozen=True):
-    """Make an agent, on behalf of `user` where one is named: its rights are then those of the app and of the user together."""
+    """Make an agent, on behalf of `user` where one is named: its rights are then those of the app and of the user together.
+
+    Spawned by an agent, it is a child of that, and may do no more than its parent, however the parent came by less than its app may.
+    """
 
     name: Name
     user: User | None = None
     priority: Priority = "normal"
+    rights: Annotated[list[Right], Meta(max_length=64)] | None = None
+    """All that it may do, of what its app, its user and its parent may; it may always exit. None: no less than those."""
 
 
 class ListProcesses(Call[Processes], tag="process.list", frozen=True):
@@ -156,6 +168,14 @@ class SetLimits(Call[Usage], tag="process.set_limits", frozen=True):
 
     principal: Principal
     limits: Annotated[dict[LimitName, Amount], Meta(max_length=64)]
+
+
+class LendKey(Call[Done], tag="process.lend_key", frozen=True):
+    """Let a process that the caller has started speak as `app:NAME`, with a key that counts for it alone and for as long as it lives."""
+
+    app: Name
+    os_pid: Annotated[int, Meta(ge=1, le=1 << 22)]
+    public_key: PublicKey
 
 
 class Launch(Call[Done], tag="process.launch", frozen=True):

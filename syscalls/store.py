@@ -9,8 +9,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Path, Principal
+from .bounds import Path, Principal, Text
 from .call import Call, Done
+from .context import Points
 
 CHUNK: Final = 256 << 10
 """Bytes of a part."""
@@ -53,6 +54,24 @@ class Upload(msgspec.Struct, frozen=True):
 
     upload: UploadId
     size: int
+
+
+class FoundPassage(msgspec.Struct, frozen=True):
+    """A page of a file that has to do with a query: where it begins, in characters, what it says, and why it was found."""
+
+    file: File
+    start: int
+    text: Text
+    tokens: int
+    points: Points
+
+
+class FoundPassages(msgspec.Struct, frozen=True):
+    """Passages, best first."""
+
+    passages: Annotated[list[FoundPassage], Meta(max_length=1_024)]
+    by_meaning: bool
+    """Whether meaning counted; without an encoder at hand, words alone do."""
 
 
 class PutFile(Call[File], tag="store.put", frozen=True):
@@ -109,6 +128,20 @@ class RollbackFile(Call[File], tag="store.rollback", frozen=True):
 
     path: Path
     version: Version
+    owner: Principal | None = None
+
+
+class SearchFiles(Call[FoundPassages], tag="store.search", frozen=True):
+    """What files say that has to do with a query, at most `budget` tokens together: of those below `prefix` that the caller may read.
+
+    The newest versions are searched, of files that are text (UTF-8), and of large ones the first 256 KiB. What was written just now is
+    found by its words at once, and by meaning soon.
+    """
+
+    query: Text
+    prefix: Prefix = ""
+    limit: Annotated[int, Meta(ge=1, le=1_024)] = 10
+    budget: Annotated[int, Meta(ge=1, le=1 << 20)] = 1 << 20
     owner: Principal | None = None
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from . import context, message, model, policy, process, store, system, tool
+from . import audit, context, message, model, policy, process, store, system, tool
 from .call import Call, StreamingCall
 
 Need = tuple[str, str]
@@ -95,6 +95,7 @@ TABLE: tuple[Row, ...] = (
     row(process.GetUsage, "quota/{whose}:read", flags="c"),
     row(process.SetLimits, "quota/{principal}:set", flags="mc"),
     row(process.Launch, "app/{app}:run", flags="m"),
+    row(process.LendKey, "app/{app}:run", cost=Cost.WAITS, flags="m"),
     row(process.ReportCrash, "app/{app}:run", flags="m"),
     row(model.Generate, "model/{model}:generate", "context/{whose}:read", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),
     row(model.Embed, "model/{model}:embed", cost=Cost.DEVICE, flags="a"),
@@ -110,6 +111,7 @@ TABLE: tuple[Row, ...] = (
     row(context.ForkContext, "context/{whose}:read", "context/own:open", cost=Cost.DISK, flags="ma"),
     row(context.SnapshotContext, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RestoreContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
+    row(context.DropSnapshot, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RollbackContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
     row(context.Recall, "context/{whose}:read", cost=Cost.DEVICE, flags="a"),
     row(context.SearchContexts, "context/own:search", cost=Cost.DEVICE, flags="a"),
@@ -129,6 +131,7 @@ TABLE: tuple[Row, ...] = (
     row(store.MoveFile, "store/{path}:write", "store/{to}:write", cost=Cost.DISK, flags="ma"),
     row(store.ListVersions, "store/{path}:read", cost=Cost.DISK, flags="a"),
     row(store.RollbackFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
+    row(store.SearchFiles, "store:search", cost=Cost.DEVICE, flags="a"),
     row(store.ShareFiles, "store/{path}:share", cost=Cost.DISK, flags="ma"),
     row(store.BeginUpload, "store/{path}:write", cost=Cost.DISK, flags="ma"),
     row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),
@@ -144,6 +147,11 @@ TABLE: tuple[Row, ...] = (
     row(policy.GetPolicy, "policy:read"),
     row(policy.CheckPolicy, "policy:check"),
     row(policy.Enroll, "principal/{principal}:enroll", cost=Cost.WAITS, flags="m"),
+    row(policy.Revoke, "principal/{principal}:revoke", cost=Cost.WAITS, flags="m"),
+    row(policy.ListPrincipals, "principal:list"),
+    row(audit.ReadAudit, "audit:read", cost=Cost.DISK),
+    row(audit.ExportAudit, "audit:read", cost=Cost.DISK),
+    row(audit.VerifyAudit, "audit:verify", cost=Cost.WAITS),
     row(system.Ping, "system:ping", flags="c"),
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),

@@ -11,7 +11,7 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from .errors import UnreachableError
+from .errors import RefusedError, UnreachableError
 from .keys import Key
 
 HANDSHAKE_S: Final = 5.0
@@ -22,7 +22,7 @@ _IN: Final = int(zmq.POLLIN)
 _MORE: Final = int(zmq.SNDMORE)
 
 _REFUSED: Final[dict[int, str]] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, or of another installation)",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this key (revoked, of another installation, or lent to another process)",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the two do not speak the same protocol",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off; is its public key the one in the connection file?",
 }
@@ -98,7 +98,6 @@ class Dealer:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
             if event in _REFUSED:
-                raise UnreachableError(
-                    f"The kernel at {endpoint} refused {key.principal}: {_REFUSED[event]}. Check the key with the administrator."
-                )
+                kind = RefusedError if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else UnreachableError
+                raise kind(f"The kernel at {endpoint} refused {key.principal}: {_REFUSED[event]}. Check the key with the administrator.")
         raise UnreachableError(f"The kernel at {endpoint} did not answer within {HANDSHAKE_S:g} s. Is it running? Try `kernos status`.")

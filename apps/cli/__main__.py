@@ -12,6 +12,7 @@ import click
 from kernos import __version__
 from kernos.syscalls.errors import DeniedError, KernosError, UnreachableError
 
+from .audit import audit
 from .backups import backup, restore
 from .benches import bench
 from .completion import completion
@@ -22,6 +23,7 @@ from .logs import logs
 from .models import models
 from .output import print_error
 from .policy import policy
+from .principals import principal
 from .processes import kill, nice, ps
 from .service import serve, status, stop
 from .simulate import simulate
@@ -81,6 +83,8 @@ for command in (
     pull,
     logs,
     policy,
+    principal,
+    audit,
     backup,
     restore,
     simulate,

@@ -1,33 +1,35 @@
-"""`kernos run`: start an app as a process of its own, with a key of its own, and supervise it.
+"""`kernos run`: start an app as a process of its own, with a key of its own, confined to what it needs, and supervise it.
 
-The key goes to the app through a pipe that is empty once it has been read: never as an argument, a path or a variable that others could
-see. Exit codes 0, 1 and 2 are the app's own verdict (done, failed, wrong usage) and end the run. Death by a signal and every other
-code are a crash: the kernel is told and decides by restart intensity whether the app is started again. A signal sent to the launcher
-goes on to the app and ends the run, whatever the app makes of it.
+Each process gets a new key that is lent to it: it counts for this process alone and as long as it lives, and is written nowhere. It goes to
+the app through a pipe that is empty once it has been read, when the kernel knows whose it is. Exit codes 0, 1 and 2 are the app's own
+verdict (done, failed, wrong usage) and end the run. Death by a signal and every other code are a crash: the kernel is told and decides by
+restart intensity whether the app is started again. A signal sent to the launcher goes on to the app and ends the run, whatever the app
+makes of it.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final
 
 import click
 import msgspec
 
 import kernos.apps
-from kernos.syscalls import Kernel, Key, places
-from kernos.syscalls.keys import key_file, make_key, read_key, write_key
-from kernos.syscalls.policy import Enroll
-from kernos.syscalls.process import Launch, ReportCrash, Verdict
+from kernos.syscalls import places
+from kernos.syscalls.keys import make_key
+from kernos.syscalls.process import Launch, LendKey, ReportCrash, Verdict
 
+from .needs import confined, needs_of
 from .session import ask
 
 VERDICTS: Final = (0, 1, 2)
@@ -42,14 +44,17 @@ def run(ctx: click.Context, app: str, args: tuple[str, ...]) -> None:
     """Run APP and start it again when it crashes; ARGS go to it."""
     if app not in (known := apps()):
         raise click.BadParameter(f"there is no app {app!r}. There are: {', '.join(known) or 'none'}.", param_hint="APP")
-    code = supervise(app, [sys.executable, "-m", f"kernos.apps.{app}", *args], _register(app))
+    ask(Launch(app=app))
+    with tempfile.TemporaryDirectory(prefix=f"kernos-{app}-") as own:
+        command = [sys.executable, "-P", "-m", f"kernos.apps.{app}", *args]
+        code = supervise(app, confined(command, needs_of(app), places(), Path(own)), {"TMPDIR": own})
     ctx.exit(128 - code if code < 0 else code)
 
 
-def supervise(app: str, command: list[str], key: Key) -> int:
+def supervise(app: str, command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> int:
     """Run an app until it ends by itself or the kernel gives it up; its last exit code (negative: the signal)."""
     while True:
-        code, stopped = _run_once(command, key)
+        code, stopped = _run_once(app, command, environment)
         if stopped or code in VERDICTS:
             return code
         verdict = ask(ReportCrash(app=app, code=code))
@@ -70,34 +75,32 @@ def _has_main(app: str) -> bool:
     return spec is not None and any(Path(folder, "__main__.py").is_file() for folder in spec.submodule_search_locations or ())
 
 
-def _register(app: str) -> Key:
-    """Make sure that the app has a key which the kernel knows, and that it may run."""
-    where, principal = places(), f"app:{app}"
-    with Kernel() as kernel:
-        kernel.call(Launch(app=app))
-        if not key_file(where, principal).exists():
-            write_key(where, make_key(principal))
-        key = read_key(key_file(where, principal))
-        kernel.call(Enroll(principal=principal, public_key=key.public))
-    return key
-
-
-def _run_once(command: list[str], key: Key) -> tuple[int, bool]:
+def _run_once(app: str, command: list[str], environment: Mapping[str, str]) -> tuple[int, bool]:
     """Run the app to its end: its exit code (negative: the signal), and whether the launcher was told to stop."""
-    child = _start(command, key)
+    child = _start(app, command, environment)
     with _signals_passed_on(child) as received:
         return child.wait(), bool(received)
 
 
-def _start(command: list[str], key: Key) -> "subprocess.Popen[bytes]":
+def _start(app: str, command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the app; it waits for its key, and so for the kernel to know it by that."""
+    key = make_key(f"app:{app}")
     reader, writer = os.pipe()
-    with os.fdopen(writer, "wb") as pipe:
-        pipe.write(msgspec.json.encode(key))
-    environment = {name: value for name, value in os.environ.items() if name != "KERNOS_KEY"} | {"KERNOS_KEY_FD": str(reader)}
-    try:
-        return subprocess.Popen(command, pass_fds=(reader,), env=environment)  # noqa: S603
-    finally:
-        os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        inherited = {name: value for name, value in os.environ.items() if name != "KERNOS_KEY"}
+        try:
+            child = subprocess.Popen(command, pass_fds=(reader,), env={**inherited, **environment, "KERNOS_KEY_FD": str(reader)})  # noqa: S603
+        finally:
+            os.close(reader)
+        try:
+            ask(LendKey(app=app, os_pid=child.pid, public_key=key.public))
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        with suppress(BrokenPipeError):  # it has ended already; its code will tell
+            pipe.write(msgspec.json.encode(key))
+    return child
 
 
 @contextmanager

@@ -8,10 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kernos.syscalls.process import Priority
+from kernos.syscalls.process import Priority, Right
 
 from ..limits import STORY_LINES
 from .quotas import Payers
+
+Rights = tuple[Right, ...]
 
 
 class Life(Enum):
@@ -55,6 +57,10 @@ class Process:
     born: float
     os_pid: int
     """The program it lives in; its end is the agent's end. 0: unknown (a remote client)."""
+    badge: str = ""
+    """Of the key by which it was spawned: it ends with it."""
+    rights: tuple[Rights, ...] = ()
+    """What it was limited to, and what its parents were: it may only do what stands in each of them."""
     life: Life = Life.ALIVE
     calls: int = 0
     prompt_tokens: int = 0

@@ -7,11 +7,13 @@ of the table. By then the call is decoded, identified, authorised and charged.
 from collections.abc import Callable
 from typing import Any
 
+from kernos.syscalls.audit import ExportAudit, ReadAudit, VerifyAudit
 from kernos.syscalls.call import Call
 from kernos.syscalls.context import (
     AppendContext,
     CloseContext,
     DeleteContext,
+    DropSnapshot,
     ExplainContext,
     ForkContext,
     GrantContext,
@@ -32,12 +34,13 @@ from kernos.syscalls.context import (
 )
 from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
-from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
+from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy, ListPrincipals, Revoke
 from kernos.syscalls.process import (
     Exit,
     GetUsage,
     Kill,
     Launch,
+    LendKey,
     ListProcesses,
     Nice,
     ReportCrash,
@@ -56,13 +59,14 @@ from kernos.syscalls.store import (
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
 from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 
-from . import context, message, model, policy, process, store, system, tool
+from . import audit, context, message, model, policy, process, store, system, tool
 
 HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     Spawn: process.spawn,
@@ -75,6 +79,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     GetUsage: process.usage,
     SetLimits: process.set_limits,
     Launch: process.launch,
+    LendKey: process.lend_key,
     ReportCrash: process.report_crash,
     Generate: model.generate,
     Embed: model.embed,
@@ -90,6 +95,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     ForkContext: context.fork,
     SnapshotContext: context.snapshot,
     RestoreContext: context.restore,
+    DropSnapshot: context.drop,
     RollbackContext: context.rollback,
     ReadHistory: context.history_,
     PinMessages: context.pin,
@@ -109,6 +115,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     MoveFile: store.move,
     ListVersions: store.history,
     RollbackFile: store.rollback,
+    SearchFiles: store.search,
     ShareFiles: store.share,
     BeginUpload: store.begin,
     UploadPart: store.part,
@@ -124,6 +131,11 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     GetPolicy: policy.status,
     CheckPolicy: policy.check,
     Enroll: policy.enroll,
+    Revoke: policy.revoke,
+    ListPrincipals: policy.principals,
+    ReadAudit: audit.read,
+    ExportAudit: audit.export,
+    VerifyAudit: audit.verify,
     Ping: system.ping,
     GetStatus: system.status,
     Cancel: system.cancel,

@@ -9,7 +9,7 @@ from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError
 from kernos.syscalls.model import Message
 
-from ..conversations import count
+from ..conversations import tokens_of
 from ..memory import history, recall, transcripts, window
 from ..memory.connection import Connection
 from ..memory.recall import Found
@@ -138,6 +138,11 @@ def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
     return system.storage.change(ticket, job, _info)
 
 
+def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
+    """Forget a snapshot."""
+    return system.storage.change(ticket, _on(system, ticket, call.context, history.drop_snapshot, call.name), _done, erases=True)
+
+
 def rollback(system: System, ticket: Ticket, call: abi.RollbackContext) -> Later:
     """Go back."""
     job = _on(system, ticket, call.context, history.rollback, call.messages, system.storage.clock)
@@ -193,11 +198,14 @@ def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
     owner, memory = ticket.agent.owner, system.embedder.memory
 
     def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
-        ids = [row.id for row in transcripts.of(connection, owner) if row.resident]
-        ranked = (memory.rank(connection, owner, id_, call.query, vector) for id_ in ids)
+        ids = [row.id for row in transcripts.of(connection, owner) if row.length]
+        ranked = (memory.rank(connection, owner, id_, call.query, vector, whole=True) for id_ in ids)
         return _best(system, call, "", heapq.merge(*ranked, key=lambda found: -found.points.score))
 
-    system.recalls.ask(ticket, lambda _: call.query, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
+        ticket.reply(abi.RecalledPages(pages, by_meaning))
+
+    system.recalls.index(ticket, owner, lambda: system.recalls.ask(ticket, lambda _: call.query, rank, tell))
     return LATER
 
 
@@ -211,7 +219,7 @@ def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found
     model = system.contexts.model(id_)
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
     asked = recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
-    best = recall.fitting(asked, lambda page: count(tokenizer, [page.text])[0], call.budget, call.limit, 0.0)
+    best = recall.fitting(asked, lambda page: tokens_of(tokenizer, page.text), call.budget, call.limit, 0.0)
     return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
 
 

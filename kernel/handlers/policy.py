@@ -1,9 +1,22 @@
 """`policy.*`."""
 
-from kernos.syscalls.call import Done
-from kernos.syscalls.errors import InternalError, KernosError
-from kernos.syscalls.policy import CheckPolicy, Decision, Enroll, GetPolicy, PolicyStatus
+from collections import Counter
 
+from kernos.syscalls.call import Done
+from kernos.syscalls.errors import ConflictError, NotFoundError
+from kernos.syscalls.policy import (
+    CheckPolicy,
+    Decision,
+    Enroll,
+    GetPolicy,
+    Known,
+    ListPrincipals,
+    PolicyStatus,
+    Principals,
+    Revoke,
+)
+
+from ..core.processes import Life
 from ..system import System
 from ..tickets import LATER, Later, Ticket
 
@@ -21,18 +34,36 @@ def check(system: System, ticket: Ticket, call: CheckPolicy) -> Decision:
 
 
 def enroll(system: System, ticket: Ticket, call: Enroll) -> Later:
-    """Write the key down, then know it."""
+    """Write the key down, then know it, then cut off who is connected by the one before."""
 
-    def kept(outcome: Exception | None) -> None:
-        try:
-            if isinstance(outcome, Exception):
-                raise InternalError(f"The key of {call.principal} could not be written: {outcome}. See the state folder.")
-            system.identities.add(call.principal, call.public_key)
-        except KernosError as error:
-            ticket.fail(error)
-        else:
-            ticket.reply(Done())
+    def kept(_: None) -> None:
+        system.identities.add(call.principal, call.public_key)
+        ticket.reply(Done())  # first: the caller may have replaced its own key
+        system.cut_off(f"The key of {call.principal} was replaced. Start the program again with the new one.")
 
     system.identities.check(call.principal, call.public_key)
-    system.host.offload(lambda: system.identities.keep(call.principal, call.public_key), kept)
+    system.host.offload(lambda: system.identities.keep(call.principal, call.public_key), ticket.then(kept))
     return LATER
+
+
+def revoke(system: System, ticket: Ticket, call: Revoke) -> Later:
+    """Remove what is written of the key, then forget it, then cut off who is connected by it."""
+
+    def discarded(_: None) -> None:
+        system.identities.remove(call.principal)
+        system.cut_off(f"The key of {call.principal} was revoked by {ticket.principal}.")
+        ticket.reply(Done())
+
+    if call.principal == ticket.principal:
+        raise ConflictError(f"{call.principal} would lock itself out. Let another administrator revoke it, or rotate the key.")
+    if not system.identities.knows(call.principal):
+        raise NotFoundError(f"There is no principal {call.principal} with a key. `kernos principal list` shows who there is.")
+    system.host.offload(lambda: system.identities.discard(call.principal), ticket.then(discarded))
+    return LATER
+
+
+def principals(system: System, ticket: Ticket, call: ListPrincipals) -> Principals:
+    """Who is enrolled."""
+    agents = Counter(row.principal for row in system.processes.rows.values() if row.life is not Life.EXITED)
+    enrolled = sorted(system.identities.enrolled.items())
+    return Principals([Known(principal, key, agents[principal]) for principal, key in enrolled])

@@ -1,13 +1,14 @@
 """`process.*`."""
 
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError
+from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError, NotYoursError
 from kernos.syscalls.process import (
     Ended,
     Exit,
     GetUsage,
     Kill,
     Launch,
+    LendKey,
     ListProcesses,
     Nice,
     Process,
@@ -27,7 +28,9 @@ from ..core import processes, scheduler
 from ..core.accounts import Account
 from ..core.processes import Life, payers_of
 from ..core.supervision import RestartIntensity
-from ..limits import APP_RESTART_DELAY_S, PROCESSES
+from ..limits import APP_RESTART_DELAY_S, DELEGATIONS, PROCESSES
+from ..security.identity import Loan
+from ..security.liveness import parent_of, start_time
 from ..system import System
 from ..tickets import LATER, Later, Ticket
 
@@ -39,9 +42,24 @@ def spawn(system: System, ticket: Ticket, call: Spawn) -> Spawned:
         raise LimitError(f"There are {PROCESSES} agents, and no room for more. End some.")
     parent = ticket.process.pid if ticket.process else 0
     user = call.user or (ticket.process.user if ticket.process else None)
+    rights = _delegated(ticket.process, call)
     system.quotas.take(payers_of(ticket.principal, user), {"processes": 1}, now)
     process = table.spawn(call.name, ticket.principal, user, call.priority, parent, ticket.client.os_pid, now)
+    process.badge = ticket.client.badge
+    process.rights = rights
+    if call.rights is not None:
+        process.tell(now, "limited to " + (", ".join(f"{right.object}:{right.action}" for right in call.rights) or "nothing"))
     return Spawned(process.pid)
+
+
+def _delegated(parent: processes.Process | None, call: Spawn) -> tuple[processes.Rights, ...]:
+    """What limits a new agent: what limits its parent, and what its parent asked for. So rights can only shrink."""
+    above = parent.rights if parent is not None else ()
+    if call.rights is None:
+        return above
+    if len(above) >= DELEGATIONS:
+        raise LimitError(f"{call.name} would be the child of {DELEGATIONS} agents that limit each other. Spawn it from one further up.")
+    return (*above, tuple(call.rights))
 
 
 def list_(system: System, ticket: Ticket, call: ListProcesses) -> Processes:
@@ -120,6 +138,21 @@ def launch(system: System, ticket: Ticket, call: Launch) -> Done:
     """Begin to supervise an app."""
     system.launches[call.app] = RestartIntensity()
     return Done()
+
+
+def lend_key(system: System, ticket: Ticket, call: LendKey) -> Later:
+    """Know a child of the caller by a key of its own."""
+    if not ticket.client.os_pid or parent_of(call.os_pid) != ticket.client.os_pid:
+        raise NotYoursError(f"The process {call.os_pid} was not started by the caller. A key is lent by the program that starts an app.")
+    loan = Loan(f"app:{call.app}", call.public_key, call.os_pid, start_time(call.os_pid))
+    system.identities.lend(loan.principal, loan.public_key, loan.os_pid)
+    system.host.watch_program(call.os_pid)
+
+    def kept(_: None) -> None:
+        ticket.reply(Done())
+
+    system.host.offload(lambda: system.identities.keep_loan(loan), ticket.then(kept))
+    return LATER
 
 
 def report_crash(system: System, ticket: Ticket, call: ReportCrash) -> Verdict:

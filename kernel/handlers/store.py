@@ -10,10 +10,13 @@ from typing import Any
 from kernos.syscalls import store as abi
 from kernos.syscalls.call import Done
 
+from ..conversations import count
 from ..core.quotas import Payers
-from ..memory import filestore, uploads
+from ..memory import filestore, library, recall, uploads
 from ..memory.connection import Connection
 from ..memory.filestore import FileRow, Total
+from ..memory.library import Change
+from ..recalls import Vector, points_of
 from ..storage import Charge
 from ..system import System
 from ..tickets import LATER, Later, Ticket
@@ -26,6 +29,7 @@ class _Written:
     row: FileRow
     before: Total | None
     after: Total
+    change: Change
 
 
 def put(system: System, ticket: Ticket, call: abi.PutFile) -> Later:
@@ -76,6 +80,27 @@ def history(system: System, ticket: Ticket, call: abi.ListVersions) -> Later:
     return system.storage.query(ticket, lambda connection: filestore.history(connection, actor, call.owner or actor, call.path), _views)
 
 
+def search(system: System, ticket: Ticket, call: abi.SearchFiles) -> Later:
+    """Search the files that both their owner and the policy let the caller read."""
+    actor, memory = ticket.agent.owner, system.embedder.memory
+    owner = call.owner or actor
+    model = system.contexts.model("")
+    tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
+
+    def listed(files: list[FileRow]) -> None:
+        keys = {file.key for file in files if system.gate.may(ticket, f"store/{file.path}", "read")}
+
+        def rank(connection: Connection, vector: Vector) -> list[abi.FoundPassage]:
+            ranked = memory.search(connection, actor, owner, call.prefix, keys, call.query, vector)
+            best = recall.fitting(ranked, lambda passage: count(tokenizer, [passage.text])[0], call.budget, call.limit, 0.0)
+            return [abi.FoundPassage(_view(found.file), found.start, found.text, size, points_of(found)) for found, size in best]
+
+        topic = call.query if keys else None
+        system.recalls.ask(ticket, lambda _: topic, rank, lambda found, by_meaning: ticket.reply(abi.FoundPassages(found, by_meaning)))
+
+    return system.storage.fetch(ticket, lambda connection: filestore.of(connection, actor, owner, call.prefix), listed)
+
+
 def move(system: System, ticket: Ticket, call: abi.MoveFile) -> Later:
     """Rename."""
     actor = ticket.agent.owner
@@ -98,14 +123,20 @@ def delete(system: System, ticket: Ticket, call: abi.DeleteFile) -> Later:
     actor = ticket.agent.owner
     owner = call.owner or actor
 
-    def job(connection: Connection) -> Total:
-        filestore.find(connection, actor, owner, call.path)
+    def job(connection: Connection) -> tuple[Total, Change]:
+        file = filestore.find(connection, actor, owner, call.path)
         total = filestore.total(connection, owner, call.path)
+        change = library.removal(connection, file)
         filestore.delete(connection, actor, owner, call.path)
         assert total is not None  # noqa: S101  (it was found)
-        return total
+        return total, change
 
-    return system.storage.change(ticket, job, _done, after=lambda total: system.quotas.give(*_charge(total)), erases=True)
+    def after(deleted: tuple[Total, Change]) -> None:
+        total, change = deleted
+        system.quotas.give(*_charge(total))
+        system.embedder.shelved(change)
+
+    return system.storage.change(ticket, job, _done, after=after, erases=True)
 
 
 def begin(system: System, ticket: Ticket, call: abi.BeginUpload) -> Later:
@@ -151,7 +182,7 @@ def _write(system: System, ticket: Ticket, owner: str, path: str, size: int, wri
         row = write(connection)
         after = filestore.total(connection, owner, path)
         assert after is not None  # noqa: S101  (it was written just now)
-        return _Written(row, before, after)
+        return _Written(row, before, after, library.shelve(connection, row))
 
     def found(before: Total | None) -> None:
         charge: Charge = (payers, {"files": 0 if before else 1, "bytes": size})
@@ -161,6 +192,7 @@ def _write(system: System, ticket: Ticket, owner: str, path: str, size: int, wri
             quotas.give(*charge)
             if written.before is not None:
                 quotas.give(*_charge(written.before))
+            system.embedder.shelved(written.change)
 
         system.storage.change(ticket, job, lambda written: _view(written.row), charge=charge, after=after)
 

@@ -150,13 +150,15 @@ def delete(connection: Connection, actor: str, owner: str, path: str) -> FileRow
     return file
 
 
-def trim(connection: Connection, before: float) -> int:
-    """Delete versions that were replaced and written before a time; how many. The job `erases`."""
-    query = """
-        DELETE FROM versions WHERE time < ? AND version < (SELECT version FROM files WHERE key = versions.file) RETURNING content"""
-    gone = connection.execute(query, (before,)).fetchall()
-    _drop(connection, set(gone))
-    return len(gone)
+def trim(connection: Connection, before: float, limit: int = 1 << 30) -> list[Total]:
+    """Delete versions that were replaced and written before a time, at most so many; what each was charged. The job `erases`."""
+    query = f"""
+        SELECT file, versions.version, content, {NAMES}, size FROM versions JOIN files ON key = file JOIN contents ON contents.id = content
+        WHERE time < ? AND versions.version < files.version LIMIT ?"""  # noqa: S608  (names of our own)
+    gone = connection.execute(query, (before, limit)).fetchall()
+    connection.executemany("DELETE FROM versions WHERE file = ? AND version = ?", [(file, version) for file, version, *_ in gone])
+    _drop(connection, {(content,) for _, _, content, _, _ in gone})
+    return [Total(decoded(names), size) for *_, names, size in gone]
 
 
 def share(connection: Connection, owner: str, prefix: str, principal: str, access: Literal["read", "write"] | None) -> None:

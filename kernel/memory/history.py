@@ -94,7 +94,9 @@ def snapshots(connection: Connection, actor: str, id_: str) -> list[Snapshot]:
 
 def drop_snapshot(connection: Connection, actor: str, id_: str, name: str) -> None:
     """Forget a snapshot, and what it alone kept. The job `erases`."""
-    _drop(connection, find(connection, actor, id_, "own"), name)
+    row = find(connection, actor, id_, "own")
+    if not _drop(connection, row, name):
+        raise NotFoundError(f"The context {row.name} has no snapshot {name}. See `context.stat`.")
 
 
 def history(connection: Connection, actor: str, id_: str) -> list[Operation]:
@@ -111,18 +113,20 @@ def history(connection: Connection, actor: str, id_: str) -> list[Operation]:
     return found + _run(connection, branch, length, row.length)
 
 
-def trim(connection: Connection, before: float) -> int:
-    """Delete what rollbacks left behind before a time, and nobody needs; the bytes that went. The job `erases`."""
-    left = connection.execute(
-        "SELECT id, context FROM branches WHERE left_at < ? AND context IS NOT NULL ORDER BY id DESC", (before,)
-    ).fetchall()
-    total = 0
-    for branch, context in left:
-        freed = let_go(connection, branch)
-        connection.execute("UPDATE contexts SET charged = max(bytes, charged - ?) WHERE key = ?", (freed, context))
-        total += freed
+def trim(connection: Connection, before: float, limit: int = 1 << 30) -> list[tuple[Payers, int]]:
+    """Delete what rollbacks left behind before a time, and nobody needs, at most so many times; who is charged how many bytes less.
+
+    The job `erases`.
+    """
+    query = "SELECT id, context FROM branches WHERE left_at < ? AND context IS NOT NULL ORDER BY id DESC LIMIT ?"
+    given = []
+    for branch, context in connection.execute(query, (before, limit)).fetchall():
+        row, freed = by_key(connection, context), let_go(connection, branch)
+        charged = max(row.bytes, row.charged - freed)
+        connection.execute("UPDATE contexts SET charged = ? WHERE key = ?", (charged, context))
+        given.append((row.payers, row.charged - charged))
     connection.execute("DELETE FROM operations WHERE time < ?", (before,))
-    return total
+    return given
 
 
 def note(
@@ -151,10 +155,12 @@ def _go(connection: Connection, row: ContextRow, actor: str, kind: Kind, branch:
     return gone
 
 
-def _drop(connection: Connection, row: ContextRow, name: str) -> None:
+def _drop(connection: Connection, row: ContextRow, name: str) -> bool:
     query = "DELETE FROM snapshots WHERE context = ? AND name = ? RETURNING branch"
-    for (branch,) in connection.execute(query, (row.key, name)).fetchall():
+    dropped = connection.execute(query, (row.key, name)).fetchall()
+    for (branch,) in dropped:
         sweep(connection, branch)
+    return bool(dropped)
 
 
 def _origin(connection: Connection, row: ContextRow) -> list[Operation]:

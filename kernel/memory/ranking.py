@@ -25,8 +25,7 @@ import regex
 from numpy.typing import NDArray
 
 from .branches import Span
-from .keywords import occurrences
-from .shelves import PLACES, Shelf, Shelves
+from .shelves import PLACES, Shelf, Shelves, places_of
 from .terms import Language, terms, without_names
 from .vectors import Moments, together
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 Floats = NDArray[np.float32]
+Messages = NDArray[np.int32] | None
+"""The message of each page, where these are texts apart."""
 S = TypeVar("S", str, list[str])
 
 WORDS: Final = 60.0
@@ -94,16 +95,19 @@ class Part:
 
 
 class Reach:
-    """The pages that a context can read, side by side in the order of their messages."""
+    """The pages that a context can read, side by side in the order of their messages.
 
-    def __init__(self, shelves: Shelves, spans: Sequence[Span]) -> None:
-        self._parts = [_part(span, shelves.get(span.branch)) for span in spans]
+    With `apart` the messages have nothing to do with each other, as files: a page is no neighbour of another message's, and nobody speaks.
+    """
+
+    def __init__(self, shelves: Shelves, spans: Sequence[Span], *, apart: bool = False) -> None:
+        self._shelves = {branch: shelves.get(branch) for branch in dict.fromkeys(span.branch for span in spans)}
+        self._parts = [_part(span, self._shelves[span.branch]) for span in spans]
         places = np.concatenate([np.empty(0, PLACES), *(part.places for part in self._parts)])
         self.pages: NDArray[np.int64] = places["page"].copy()
         self._lengths: Floats = places["length"].astype(np.float32)
-        self._by_id = np.argsort(self.pages)
-        self._ids = self.pages[self._by_id]
-        self._said = self._authors()
+        self._messages: Messages = places["seq"].copy() if apart else None
+        self._said = {} if apart else self._authors()
 
     def topic(self, question: str) -> str:
         """What to embed of a question: all but the names of those who speak here."""
@@ -116,7 +120,7 @@ class Reach:
 
         Of pages that are not `allowed` none comes, though they count as neighbours.
         """
-        meaning = np.zeros(len(self.pages), np.float32) if vector is None else around(self._meaning(vector), AROUND)
+        meaning = np.zeros(len(self.pages), np.float32) if vector is None else around(self._meaning(vector), AROUND, self._messages)
         words = WORDS * self._words(connection, question) ** 2
         author = AUTHOR * self._by(self._named(question))
         total = meaning + words + author
@@ -130,9 +134,9 @@ class Reach:
         points = np.zeros(len(self.pages), np.float32)
         known = np.zeros(len(self.pages), bool)
         usual = []
-        for part in self._parts:
-            near = part.shelf.vectors.compare(vector)
-            at = self._where(near.pages)
+        for shelf in self._shelves.values():
+            near = shelf.vectors.compare(vector)
+            at = places_of(near.pages, self.pages)
             scores, at = near.scores[at >= 0], at[at >= 0]
             points[at], known[at] = scores, True
             usual.append(Moments.of(scores, len(scores)) if near.complete else near.usual)
@@ -140,23 +144,16 @@ class Reach:
         return np.where(known, (points - mean) / deviation, 0).astype(np.float32)
 
     def _words(self, connection: "Connection", question: str) -> Floats:
-        languages = set[Language]().union(*(part.shelf.languages for part in self._parts))
+        languages = set[Language]().union(*(shelf.languages for shelf in self._shelves.values()))
         text = ends(question, TEXT)
         asked = dict.fromkeys(term for language in sorted(languages) for term in terms(text, language))
-        return share((self._counts(connection, term) for term in ends(list(asked), TERMS)), self._lengths)
+        return share((self._counts(connection, term) for term in ends(list(asked), TERMS)), self._lengths, self._messages)
 
     def _counts(self, connection: "Connection", term: str) -> Floats:
         """How often a term stands on each page."""
-        found = [self._where(occurrences(connection, part.branch, term)) for part in self._parts]
-        at = np.concatenate([np.empty(0, np.intp), *found])
-        return np.bincount(at[at >= 0], minlength=len(self.pages)).astype(np.float32)
-
-    def _where(self, pages: NDArray[np.int64]) -> NDArray[np.intp]:
-        """The places of pages, -1 for those that are out of reach."""
-        if not len(self.pages):
-            return np.full(len(pages), -1, np.intp)
-        at = np.minimum(np.searchsorted(self._ids, pages), len(self.pages) - 1)
-        return np.where(self._ids[at] == pages, self._by_id[at], -1)
+        counts = {branch: shelf.counts(connection, branch, term) for branch, shelf in self._shelves.items()}
+        found = [counts[part.branch][part.begin : part.end] for part in self._parts]
+        return np.concatenate([np.empty(0, np.float32), *found]).astype(np.float32)
 
     def _authors(self) -> dict[str, Floats]:
         """Who begins many of the pages with a name, and which (one or zero for each page)."""
@@ -180,16 +177,17 @@ def ends(sequence: S, most: int) -> S:
     return sequence if len(sequence) <= most else sequence[: most // 2] + sequence[-(most // 2) :]
 
 
-def around(points: Floats, weight: float) -> Floats:
-    """The points of each page and, with a weight, those of its neighbours."""
+def around(points: Floats, weight: float, messages: Messages = None) -> Floats:
+    """The points of each page and, with a weight, those of its neighbours; if messages are told, only those of the same message."""
     total = points.copy()
     for step, worth in enumerate(STEPS, 1):
-        total[step:] += weight * worth * points[:-step]
-        total[:-step] += weight * worth * points[step:]
+        near = weight * worth if messages is None else np.float32(weight * worth) * (messages[step:] == messages[:-step])
+        total[step:] += near * points[:-step]
+        total[:-step] += near * points[step:]
     return total
 
 
-def share(counts: Iterable[Floats], lengths: Floats) -> Floats:
+def share(counts: Iterable[Floats], lengths: Floats, messages: Messages = None) -> Floats:
     """BM25 of pages and their neighbours as one text, as a share of what a page with all terms and one more would get: 0 to 1.
 
     `counts` say for each term how often it stands on each page, `lengths` how many terms a page has. A term that stands nowhere counts
@@ -198,12 +196,12 @@ def share(counts: Iterable[Floats], lengths: Floats) -> Floats:
     pages = len(lengths)
     if not pages:
         return lengths
-    span = around(lengths, 1)
+    span = around(lengths, 1, messages)
     room = SATURATION * (1 - LENGTH + LENGTH * span / max(float(span.mean()), 1e-9))
     points, asked = np.zeros_like(lengths), rarity(0, pages)
     for count in counts:
         rare = rarity(int(np.count_nonzero(count)), pages)
-        near = around(count, 1)
+        near = around(count, 1, messages)
         points += rare * near / (near + room)
         asked += rare
     return points / asked

@@ -4,24 +4,26 @@ Everything here runs in the threads that read, one at a time under a lock that i
 never misses a change that was told of (`added`, `embedded`), and what it has heard of already does it no harm to hear again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernos.syscalls.model import Role
 
-from ..limits import RECALL_BYTES
-from . import keywords, window
+from . import filestore, keywords, library, window
 from .branches import spans
 from .connection import Connection
 from .keywords import Entry
+from .library import Change, Passage
 from .ranking import Reach, Recalled
 from .shelves import Shelf, Shelves
 from .transcripts import ContextRow, find
 from .window import Made
+
+Vector = NDArray[np.float32] | None
 
 
 class Found(NamedTuple):
@@ -36,15 +38,27 @@ class Found(NamedTuple):
     points: Recalled
 
 
-class Memory:
-    """What contexts have let go and can recall. `model` makes the vectors, of `dim` numbers."""
+class Ranked(Protocol):
+    """Something that was ranked."""
 
-    def __init__(self, model: str, dim: int) -> None:
+    @property
+    def points(self) -> Recalled:
+        """Its points."""
+        ...
+
+
+R = TypeVar("R", bound=Ranked)
+
+
+class Memory:
+    """What contexts have let go and can recall. `model` makes the vectors, of `dim` numbers; what is held of them fits `budget` bytes."""
+
+    def __init__(self, model: str, dim: int, budget: int) -> None:
         self.model = model
         self._dim = max(dim, 1)
         self._lock = Lock()
         self._connection: Connection
-        self._shelves = Shelves(self._load, RECALL_BYTES)
+        self._shelves = Shelves(self._load, budget)
 
     def topic(self, connection: Connection, actor: str, id_: str, question: str) -> str | None:
         """What to embed of a question to a context; `None` if nothing has left its window."""
@@ -52,16 +66,39 @@ class Memory:
             reach = self._reach(connection, find(connection, actor, id_, "read"))
             return reach.topic(question) if len(reach.pages) else None
 
-    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: NDArray[np.float32] | None) -> Iterator[Found]:
-        """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone."""
+    def rank(self, connection: Connection, actor: str, id_: str, question: str, vector: Vector, *, whole: bool = False) -> Iterator[Found]:
+        """The pages that have left a context's window, best first. `vector` is that of the topic; without one, by words alone.
+
+        With `whole`, also those of what is in the window, as far as it has pages.
+        """
         with self._lock:
             row = find(connection, actor, id_, "read")
-            pinned = set(window.pins(connection, row))
-            ranked = self._reach(connection, row).rank(connection, question, vector)
+            pinned = set() if whole else set(window.pins(connection, row))
+            ranked = self._reach(connection, row, whole=whole).rank(connection, question, vector)
         for points in ranked:  # of numbers that are nobody else's: the lock need not be held
             found = _page(connection, id_, points)
             if found is not None and found.seq not in pinned:
                 yield found
+
+    def search(
+        self, connection: Connection, actor: str, owner: str, prefix: str, keys: Collection[int], query: str, vector: Vector
+    ) -> Iterator[Passage]:
+        """The pages of an owner's files, of those that the actor may read and that are among `keys`, best first."""
+        with self._lock:
+            files = [file for file in filestore.of(connection, actor, owner, prefix) if file.key in keys]
+            branch = library.branch_of(connection, owner)
+            if not files or branch is None:
+                return
+            self._connection = connection
+            spans = library.spans(connection, owner, branch, {file.key for file in files})
+            ranked = Reach(self._shelves, spans, apart=True).rank(connection, query, vector)
+        yield from library.passages(connection, files, ranked)
+
+    def shelved(self, change: Change) -> None:
+        """A file was written or deleted."""
+        with self._lock:
+            self._shelves.remove(change.branch, np.array(change.gone, np.int64))
+            self._shelves.add(change.branch, [entry for _, entry in change.made])
 
     def added(self, made: Made) -> None:
         """Pages were made."""
@@ -84,18 +121,20 @@ class Memory:
         with self._lock:
             self._shelves.drop(branch)
 
-    def _reach(self, connection: Connection, row: ContextRow) -> Reach:
+    def _reach(self, connection: Connection, row: ContextRow, *, whole: bool = False) -> Reach:
         self._connection = connection
-        return Reach(self._shelves, spans(connection, row.branch, 0, row.resident))
+        return Reach(self._shelves, spans(connection, row.branch, 0, row.length if whole else row.resident))
 
     def _load(self, branch: int) -> Shelf:
-        rows = window.vectors_of(self._connection, branch, self.model)
-        pages = np.array([page for page, _ in rows], np.int64)
-        vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), -1) if rows else self._none()
-        return Shelf.of(keywords.entries(self._connection, branch), pages, vectors)
+        return shelf_of(self._connection, branch, self.model, self._dim)
 
-    def _none(self) -> NDArray[np.float16]:
-        return np.empty((0, self._dim), np.float16)
+
+def shelf_of(connection: Connection, branch: int, model: str, dim: int) -> Shelf:
+    """The shelf of a branch from its rows, with the vectors that `model` made."""
+    rows = window.vectors_of(connection, branch, model)
+    pages = np.array([page for page, _ in rows], np.int64)
+    vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), dim)
+    return Shelf.of(keywords.entries(connection, branch), pages, vectors)
 
 
 def matching(
@@ -112,7 +151,7 @@ def matching(
     )
 
 
-def fitting(found: Iterator[Found], tokens: Callable[[Found], int], budget: int, limit: int, least: float) -> Iterator[tuple[Found, int]]:
+def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: int, least: float) -> Iterator[tuple[R, int]]:
     """The best pages that fit a budget of tokens, at most `limit`, with at least so many points; and the tokens of each.
 
     One that is too large is left out and smaller ones after it may come, but not far behind.

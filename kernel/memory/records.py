@@ -14,8 +14,8 @@ from ..limits import IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .connection import Connection
 from .writer import Job
 
-FactKind = Literal["process", "usage"]
-"""Rows of the process table by pid; counters of what a principal used."""
+FactKind = Literal["process", "usage", "audit"]
+"""Rows of the process table by pid; counters of what a principal used; how far each file of the audit log goes (of no principal)."""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Final
 
 from kernos.syscalls.errors import StorageError
 
-from . import keywords
+from . import keywords, library
 from .connection import Connection
 
 _FIRST: Final = """
@@ -232,7 +232,7 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA,)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA)
 
 
 def migrate(connection: Connection) -> bool:

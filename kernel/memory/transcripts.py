@@ -34,6 +34,8 @@ class NewMessage(msgspec.Struct, frozen=True):
     calls: bytes = b""
     source: tuple[int, int] | None = None
     """Of a summary: the messages it is about, from the first up to but without the last."""
+    time: float | None = None
+    """When it was said, if that is not when it is appended."""
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
@@ -260,7 +262,8 @@ def _insert(connection: Connection, row: ContextRow, messages: Sequence[NewMessa
         labels = _json(message.labels) if message.labels else None
         start, stop = message.source or (None, None)
         what = (message.role, message.text, message.calls or None, labels, start, stop, digest)
-        values.append((row.branch, seq, now, message.tokens, tokenizer, tokens, size, *what))
+        time = now if message.time is None else message.time
+        values.append((row.branch, seq, time, message.tokens, tokenizer, tokens, size, *what))
     connection.executemany(
         "INSERT INTO messages (branch, seq, time, tokens, tokenizer, all_tokens, all_bytes, role, text, calls, labels, source_start,"
         " source_stop, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -1,7 +1,7 @@
 """The vectors of one branch's pages, to be searched by inner product. A cache: the rows of the database are the truth.
 
 Half precision, as the rows are. A flat index up to `FLAT` vectors; from there inverted lists, where a search looks at an eighth of them.
-New vectors wait in a small block beside the index, because faiss doubles its memory whenever something is added.
+New vectors wait in a small block beside the index, because an index that grew would hold room to grow on.
 """
 
 import math
@@ -73,7 +73,7 @@ class VectorIndex:
         self._lists = len(pages) > FLAT
         self._built = len(pages)
         self._waiting, self._waiting_pages = vectors, pages
-        self._sample: Vectors = vectors[:0]
+        self._sample: Vectors = vectors[:0].copy()  # a view would keep all of them
         if len(pages):
             self._merge()
 
@@ -128,26 +128,23 @@ class VectorIndex:
         return (found if self._lists else self._indexed[found]), scores
 
     def _merge(self) -> None:
-        faiss = _faiss()
-        new = self._waiting.astype(np.float32)
-        if self._index is None:
-            self._index = _lists(new) if self._lists else _flat(new.shape[1])
         if self._lists:
-            self._index.add_with_ids(new, self._waiting_pages)
+            self._merge_into_lists()
         else:
-            self._index.add(new)
-        self._index = faiss.clone_index(self._index)  # a copy has no spare room
+            old = self._waiting[:0] if self._index is None else _vectors_of(self._index)
+            self._index = _flat(np.concatenate([old, self._waiting]))
         self._indexed = np.concatenate([self._indexed, self._waiting_pages])
         self._waiting, self._waiting_pages = self._waiting[:0].copy(), self._waiting_pages[:0].copy()
-        if len(self._indexed) > ALL:
-            self._draw(new)
+        if len(self._indexed) > ALL and not self._lists:
+            self._sample = _vectors_of(self._index)[_drawn(len(self._indexed))]
 
-    def _draw(self, new: NDArray[np.float32]) -> None:
-        chosen = np.random.default_rng(0).permutation(len(self._indexed))[:_SAMPLE]
-        if not self._lists:
-            self._sample = np.stack([self._index.reconstruct(int(place)) for place in chosen]).astype(np.float16)
-        elif not len(self._sample):  # lists are made of all vectors at once, and cannot be read by place
-            self._sample = new[chosen].astype(np.float16)
+    def _merge_into_lists(self) -> None:
+        new = self._waiting.astype(np.float32)
+        if self._index is None:
+            self._index = _lists(new)
+            self._sample = self._waiting[_drawn(len(new))]  # of all there are: lists cannot be read by place later
+        self._index.add_with_ids(new, self._waiting_pages)
+        self._index = _faiss().clone_index(self._index)  # a copy has no spare room
 
 
 @cache
@@ -158,9 +155,24 @@ def _faiss() -> Any:
     return faiss
 
 
-def _flat(dim: int) -> Any:
+def _drawn(count: int) -> NDArray[np.intp]:
+    """The places of a sample of so many."""
+    return np.random.default_rng(0).permutation(count)[:_SAMPLE]
+
+
+def _flat(vectors: Vectors) -> Any:
+    """A flat index. Its codes are the vectors as they are; `add` would want them in full precision, four times the memory on the way."""
     faiss = _faiss()
-    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(vectors.view(np.uint8).ravel(), index.codes)
+    index.ntotal = len(vectors)
+    return index
+
+
+def _vectors_of(flat: Any) -> Vectors:
+    """The vectors of a flat index, in its own memory."""
+    codes: NDArray[np.uint8] = _faiss().rev_swig_ptr(flat.codes.data(), flat.ntotal * flat.code_size)
+    return codes.view(np.float16).reshape(flat.ntotal, flat.d)
 
 
 def _lists(vectors: NDArray[np.float32]) -> Any:

@@ -1,8 +1,8 @@
 """What a context shows of itself to its model: the messages that are resident, and the pages of those that have left.
 
-Messages from `resident` on are in the window, and so are pinned ones before that. A page is a message that has left, or a part of one that
-is long; it is found by keyword at once and by meaning when it has a vector. Pages belong to messages, so that contexts that share a
-message share its pages, and go with it.
+Messages from `resident` on are in the window, and so are pinned ones before that. A page is a message, or a part of one that is long; it is
+found by keyword at once and by meaning when it has a vector. Pages are made when messages leave, or are searched for before that; they
+belong to messages, so that contexts that share a message share its pages, and go with it.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from .branches import spans
 from .connection import Connection
 from .history import note
 from .keywords import Entry
-from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of
+from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of, of
 
 PAGE_CHARACTERS: Final = 1_000
 """The longest page. Some 250 tokens: what an encoder sees at once, and small enough that several fit what may be recalled."""
@@ -89,14 +89,29 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     return gone, made
 
 
-def cuts(text: str) -> list[int]:
-    """Where a text is cut into pages, its beginning and its end included.
+def unpaged(connection: Connection, owner: str) -> bool:
+    """Whether there is anything in an owner's windows that has no page yet."""
+    return any(_unpaged(connection, row, row.resident, row.length, 1) for row in of(connection, owner))
+
+
+def index(connection: Connection, owner: str, limit: int) -> Made:
+    """Make pages for what is still in an owner's windows, so that it can be searched: for some `limit` messages at a time."""
+    made: Made = []
+    for row in of(connection, owner):
+        if len(made) >= limit:
+            break
+        made += _make_pages(connection, row, row.resident, row.length, limit - len(made))
+    return made
+
+
+def cuts(text: str, longest: int) -> list[int]:
+    """Where a text is cut into pages or other parts of a length at most, its beginning and its end included.
 
     At the end of a paragraph, a sentence or a word, if there is one in the second half of what a page can hold.
     """
     found = [0]
-    while len(text) - found[-1] > PAGE_CHARACTERS:
-        start, stop = found[-1] + PAGE_CHARACTERS // 2, found[-1] + PAGE_CHARACTERS
+    while len(text) - found[-1] > longest:
+        start, stop = found[-1] + longest // 2, found[-1] + longest
         ends = (text.rfind(mark, start, stop) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
         found.append(next((end for end in ends if end > start), stop))
     return [*found, len(text)] if text else [0, 0]
@@ -160,16 +175,21 @@ def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[in
     return connection.execute(query, (branch, model)).fetchall()
 
 
-def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int) -> Made:
-    """Pages for messages that leave; a message that has left another context before has its pages already."""
-    query = """
-        SELECT id, seq, time, text FROM messages WHERE branch = ? AND seq >= ? AND seq < ?
-        AND seq NOT IN (SELECT seq FROM pins WHERE context = ?) AND id NOT IN (SELECT message FROM pages WHERE message = messages.id)"""
+def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, limit: int = -1) -> Made:
+    """Pages for messages; one that has left another context before, or was searched for, has its pages already."""
     insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
     made = []
-    for part in spans(connection, row.branch, max(0, start), stop):
-        for message, seq, time, text in connection.execute(query, (part.branch, part.start, part.stop, row.key)).fetchall():
-            for begin, end in pairwise(cuts(text)):
-                page = connection.execute(insert, (message, begin, end)).fetchone()[0]
-                made.append((part.branch, keywords.add(connection, part.branch, page, seq, text[begin:end], time)))
+    for branch, message, seq, time, text in _unpaged(connection, row, start, stop, limit):
+        for begin, end in pairwise(cuts(text, PAGE_CHARACTERS)):
+            page = connection.execute(insert, (message, begin, end)).fetchone()[0]
+            made.append((branch, keywords.add(connection, branch, page, seq, text[begin:end], time)))
     return made
+
+
+def _unpaged(connection: Connection, row: ContextRow, start: int, stop: int, limit: int) -> list[tuple[int, int, int, float, str]]:
+    """Messages without pages, `limit` of each branch at the most: branch, id, number, time and text."""
+    query = """
+        SELECT branch, id, seq, time, text FROM messages WHERE branch = ? AND seq >= ? AND seq < ?
+        AND id NOT IN (SELECT message FROM pages WHERE message = messages.id) ORDER BY seq LIMIT ?"""
+    parts = spans(connection, row.branch, max(0, start), stop)
+    return [found for part in parts for found in connection.execute(query, (part.branch, part.start, part.stop, limit))]

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from benchmarks.kernel import RunningKernel, booted
-from kernos.syscalls import Context, Kernel, Key, Places
+from kernos.syscalls import Context, Kernel, Key, Places, Store
 from kernos.syscalls.context import AppendContext, OpenContext
 from kernos.syscalls.errors import ConflictError, KernelRestartedError, StoppingError, UnreachableError
 from kernos.syscalls.model import Generate, Message
@@ -81,6 +81,25 @@ def test_what_left_the_window_is_recalled_by_meaning(kernel: RunningKernel) -> N
         chat.delete()
 
 
+def test_files_are_found_by_meaning(kernel: RunningKernel) -> None:
+    with kernel.connect() as connection:
+        store = Store(connection.spawn("librarian"))
+        store.put("found/pets", b"My sister Clara adopted a grey kitten.")
+        for number in range(12):
+            store.put(f"found/train-{number}", f"The train to platform {number} left on time, and the weather was fine.".encode())
+        until = monotonic() + 60
+        best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        while (best.points.meaning == 0 or best.file.path != "found/pets") and monotonic() < until:
+            best = store.search("Which animal lives with her?", "found/", limit=1)[0]
+        assert best.file.path == "found/pets"
+        assert best.points.meaning > best.points.words == 0
+        store.put("found/pets", b"The train to platform 13 was late.")
+        assert "kitten" not in "".join(found.text for found in store.search("kitten", "found/", limit=100))
+        for file in store.list("found/"):
+            store.delete(file.path)
+        assert store.search("train", "found/") == []
+
+
 class Writer(Thread):
     """A client that counts in a context of its own, and makes each call again until it is answered."""
 
@@ -131,6 +150,32 @@ def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object
             assert texts == [f"{number}{half}" for number in range(count) for half in "ab"]
             assert count - writer.acknowledged in (0, 1), "the last one may be there though nobody was told"
             assert writer.acknowledged >= 5 * kills
+
+
+def test_a_backup_under_writers_is_one_moment_of_each(models: object, home: str) -> None:
+    with booted(home=home) as running, running.connect() as kernel:
+        writers = [Writer(number, running.where, running.key) for number in range(4)]
+        for writer in writers:
+            writer.start()
+        until = monotonic() + 30
+        while any(writer.acknowledged < 20 for writer in writers) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        least = [writer.acknowledged for writer in writers]
+        kernel.call(BackUp(path=f"{home}/backup"), timeout=60)
+        most = [writer.acknowledged + 1 for writer in writers]
+        while any(writer.acknowledged < high + 5 for writer, high in zip(writers, most, strict=True)) and monotonic() < until:
+            writers[0].stop.wait(0.01)
+        for writer in writers:
+            writer.stop.set()
+            writer.join()
+        assert all(writer.acknowledged >= high + 5 for writer, high in zip(writers, most, strict=True)), "nobody was kept waiting"
+    command = [sys.executable, "-m", "kernos.apps.cli", "restore", "--yes", f"{home}/backup"]
+    subprocess.run(command, env=os.environ | {"KERNOS_HOME": home}, check=True, timeout=60)
+    with booted(home=home) as running, running.connect() as kernel:
+        for writer, low, high in zip(writers, least, most, strict=True):
+            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
+            assert low <= len(texts) // 2 <= high
+            assert texts == [f"{number}{half}" for number in range(len(texts) // 2) for half in "ab"]
 
 
 def test_a_backup_is_a_way_back(models: object, home: str) -> None:

@@ -80,6 +80,7 @@ class FakeHost:
         self.commands: list[tuple[str, AnyCommand]] = []
         self.started: list[str] = []
         self.killed: list[int] = []
+        self.watched: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
         self.offloaded: list[Callable[[], object]] = []
@@ -101,6 +102,9 @@ class FakeHost:
     def start_device(self, server: str) -> int:
         self.started.append(server)
         return 50_000 + len(self.started)
+
+    def watch_program(self, os_pid: int) -> None:
+        self.watched.append(os_pid)
 
     def kill(self, os_pid: int) -> None:
         self.killed.append(os_pid)
@@ -203,7 +207,8 @@ class World:
         """A new connection, of a program of its own."""
         os_pid = next(self._os_pids)
         self.host.clients += 1
-        return App(self, Client(str(os_pid).encode(), principal, os_pid, control))
+        holder = self.system.identities.holder(self.system.identities.enrolled.get(principal, ""))
+        return App(self, Client(str(os_pid).encode(), principal, os_pid, control, badge=holder.badge if holder else ""))
 
     def next_id(self) -> int:
         return next(self._ids)

@@ -16,8 +16,9 @@ from kernos.kernel import __main__ as main_module
 from kernos.kernel import boot
 from kernos.kernel.boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders
 from kernos.kernel.config import Config, ConfigError, load_config
-from kernos.kernel.launch import Trace, launch_device, reap_orphans, start_time
+from kernos.kernel.launch import Trace, launch_device, reap_orphans
 from kernos.kernel.security.identity import Identities
+from kernos.kernel.security.liveness import start_time
 from kernos.kernel.security.policy import load_policy
 from kernos.syscalls.keys import key_file, read_key
 from kernos.syscalls.places import Places

@@ -9,6 +9,7 @@ from kernos.syscalls.context import (
     AppendContext,
     CloseContext,
     DeleteContext,
+    DropSnapshot,
     ExplainContext,
     ForkContext,
     GrantContext,
@@ -27,7 +28,7 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError
+from kernos.syscalls.errors import BadRequestError, ConflictError, DeniedError, LimitError, NotFoundError
 from kernos.syscalls.model import Generate, Message
 from tests.kernel.fakes import App, World, make_world, tiny_tokenizer, tokens_of
 
@@ -103,6 +104,18 @@ class TestMessages:
         assert agent.call(AppendContext(context=chat, messages=[message])).labels == ["secret"]
         assert agent.call(ReadContext(context=chat, start=6)).messages == [message]
 
+    def test_a_message_may_have_a_time_of_its_own(self, world: World, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "then", time=86_400.0), Message("user", "now")]))
+        part = agent.call(ReadContext(context=chat, start=6))
+        assert part.messages == [Message("user", "then"), Message("user", "now")]
+        assert [state.time for state in part.states] == [86_400.0, world.host.clock]
+        assert agent.call(StatContext(context=chat)).info.updated == world.host.clock
+        agent.call(PageOut(context=chat, until=8))
+        assert [page.text for page in agent.call(Recall(context=chat, query="then now", until=100_000.0)).pages] == ["then"]
+        assert agent.call(Recall(context=chat, query="What was on 2 January 1970?", limit=1)).pages[0].text == "then"
+        for time in (-1.0, float("nan"), float("inf"), 1e12):
+            assert isinstance(agent.refused(AppendContext(context=chat, messages=[Message("user", "x", time=time)])), BadRequestError)
+
     def test_tokens_are_the_models_and_the_templates(self, thinking: World) -> None:
         agent = thinking.connect(SHOP).spawn()
         id_ = agent.call(OpenContext(name="chat")).context
@@ -157,6 +170,14 @@ class TestHistory:
         assert ([operation.kind for operation in found.operations], found.total) == (["snapshot", "rollback", "restore"], 4)
         assert isinstance(agent.refused(RollbackContext(context=chat, messages=7)), ConflictError)
         assert isinstance(agent.refused(RestoreContext(context=chat, name="none")), NotFoundError)
+
+    def test_a_dropped_snapshot_is_gone(self, agent: App, chat: str) -> None:
+        agent.call(SnapshotContext(context=chat, name="all"))
+        agent.call(DropSnapshot(context=chat, name="all"))
+        assert agent.call(StatContext(context=chat)).snapshots == []
+        for call in (DropSnapshot(context=chat, name="all"), RestoreContext(context=chat, name="all")):
+            assert isinstance(agent.refused(call), NotFoundError)
+        assert texts(agent, chat) == [message.text for message in SIX]
 
 
 class TestWindow:
@@ -288,6 +309,24 @@ class TestRecall:
         assert {page.context for page in other.call(SearchContexts(query="tulips")).pages} <= {mine}
         assert agent.call(SearchContexts(query="tulips", limit=1)).pages[0].context == long
 
+    def test_a_search_finds_what_is_still_in_the_window_too(self, thinking: World, agent: App, long: str) -> None:
+        agent.call(AppendContext(context=long, messages=[Message("user", "The roses by the gate are yellow")]))
+        agent.call(PinMessages(context=long, start=0, stop=1))
+        assert agent.call(Recall(context=long, query="roses tulips")).pages[0].message not in (0, 21)
+        found = agent.call(SearchContexts(query="roses tulips", limit=2)).pages
+        assert {page.message for page in found} == {0, 21}
+        assert agent.call(Recall(context=long, query="roses tulips")).pages[0].message not in (0, 21), "these have not left"
+        assert agent.call(StatContext(context=long)).pages == 19
+        thinking.system.embedder.start()
+        agent.world.system.registry.need("tiny-encoder", "encoder")
+        thinking.loaded("tiny-encoder")
+        thinking.embed()
+        sent = agent.send(SearchContexts(query="The roses by the gate are yellow", limit=1))
+        thinking.embed()
+        assert (sent.result().pages[0].message, sent.result().pages[0].points.meaning > 1) == (21, True)
+        agent.call(PageOut(context=long, until=22))
+        assert agent.call(StatContext(context=long)).pages == agent.call(StatContext(context=long)).embedded == 21
+
     def test_a_deleted_context_is_not_found(self, agent: App, long: str) -> None:
         agent.call(Recall(context=long, query="tulips"))
         agent.call(DeleteContext(context=long))
@@ -356,6 +395,36 @@ class TestPaging:
         self.ask(agent, chat, "hi")
         stat = agent.call(StatContext(context=chat))
         assert (stat.info.resident, stat.pages > 4) == (1, True)
+
+    def test_of_a_new_message_larger_than_the_window_its_ends_and_what_is_asked_for_are_shown(self, agent: App, chat: str) -> None:
+        text = "Read this. " + "blah " * 200 + "The tulips are red. " + "blah " * 200 + "Which colour have the tulips?"
+        prompt = self.ask(agent, chat, text)
+        assert len(prompt) < 256
+        for part in ("Read this.", "The tulips are", "tulips?<", "[… left out …]"):
+            assert part in prompt
+        saw = agent.call(ExplainContext(context=chat, model="tiny"))
+        assert [(part.why, part.whole) for part in saw.parts] == [("new", False)]
+        assert agent.call(ReadContext(context=chat)).messages[0].text == text, "it is kept whole"
+        assert "hi" in self.ask(agent, chat, "hi")
+        assert agent.call(StatContext(context=chat)).pages == 3, "in pieces, once it has left"
+
+    def test_a_question_larger_than_the_window_that_is_there_already_is_answered(self, agent: App, chat: str) -> None:
+        agent.call(AppendContext(context=chat, messages=[Message("user", "first"), Message("user", "blah " * 400 + "What now?")]))
+        sent = agent.send(Generate(model="tiny", context=chat, max_tokens=8))
+        agent.world.host.work()
+        agent.world.step((agent.world.begun().seq, tokens_of("ok"), "stop"))
+        assert sent.result().text == "ok"
+        saw = agent.call(ExplainContext(context=chat, model="tiny")).parts[-1]
+        assert (saw.why, saw.message, saw.whole, saw.text.endswith("What now?")) == ("resident", 1, False, True)
+
+    def test_what_stands_before_the_recalled_is_the_beginning_of_the_prompt_before(self, agent: App, chat: str) -> None:
+        self.ask(agent, chat, "My cat: Pixel")
+        *_, before = [self.ask(agent, chat, f"Message {n} " + "x" * 30) for n in range(12)]
+        resident = agent.call(StatContext(context=chat)).info.resident
+        head, recalled = self.ask(agent, chat, "my cat?").split("From earlier in this conversation:")
+        assert agent.call(StatContext(context=chat)).info.resident == resident > 0, "nothing has left meanwhile"
+        assert head.startswith(before[: before.rindex("<user>")]), "token by token, so that its KV is still valid"
+        assert recalled.count("My cat: Pixel") == 1
 
     def test_nothing_changes_when_a_prompt_is_explained(self, agent: App, chat: str) -> None:
         agent.call(AppendContext(context=chat, messages=[Message("user", "x" * 100) for _ in range(5)]))

@@ -2,9 +2,11 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kernos.kernel.security.policy import load_policy
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError
 from kernos.syscalls.store import (
     CHUNK,
@@ -17,10 +19,11 @@ from kernos.syscalls.store import (
     MoveFile,
     PutFile,
     RollbackFile,
+    SearchFiles,
     ShareFiles,
     UploadPart,
 )
-from tests.kernel.fakes import App, World, make_world
+from tests.kernel.fakes import OPEN_POLICY, App, World, make_policy, make_world
 
 
 @pytest.fixture
@@ -156,3 +159,64 @@ class TestUploads:
         assert isinstance(world.connect("app:other").spawn().refused(part), NotFoundError)
         world.system.quotas.set_limits("app:shop", {"bytes": 0})
         assert isinstance(agent.refused(part), LimitError)
+
+
+class TestSearch:
+    """Without an encoder: by words. Meaning is tried in `tests/integration`."""
+
+    def paths(self, agent: App, query: str, **more: Any) -> list[str]:
+        return [found.file.path for found in agent.call(SearchFiles(query=query, **more)).passages if found.points.score > 0]
+
+    def test_what_is_written_is_found_and_says_why(self, agent: App) -> None:
+        agent.call(PutFile(path="garden/tulips", data=b"The tulips by the gate are red."))
+        agent.call(PutFile(path="kitchen/soup", data=b"The soup takes leeks and potatoes."))
+        agent.call(PutFile(path="kitchen/photo", data=b"tulips\0\xff"))
+        found = agent.call(SearchFiles(query="Which colour had the tulips?", limit=1))
+        (best,) = found.passages
+        assert (best.file.path, best.start, best.text) == ("garden/tulips", 0, "The tulips by the gate are red.")
+        assert best.points.score == best.points.words > 0
+        assert not found.by_meaning
+        assert self.paths(agent, "tulips", prefix="kitchen/") == []
+        assert agent.call(SearchFiles(query="soup", budget=1)).passages == []
+
+    def test_the_newest_version_is_searched_wherever_the_file_is(self, agent: App) -> None:
+        agent.call(PutFile(path="a", data=b"tulips"))
+        assert self.paths(agent, "tulips") == ["a"]
+        agent.call(PutFile(path="a", data=b"roses"))
+        assert (self.paths(agent, "tulips"), self.paths(agent, "roses")) == ([], ["a"])
+        agent.call(MoveFile(path="a", to="b"))
+        assert self.paths(agent, "roses") == ["b"]
+        agent.call(RollbackFile(path="b", version=1))
+        assert (self.paths(agent, "tulips"), self.paths(agent, "roses")) == (["b"], [])
+        agent.call(DeleteFile(path="b"))
+        assert agent.call(SearchFiles(query="tulips")).passages == []
+
+    def test_a_long_file_is_found_by_its_passages(self, agent: App) -> None:
+        text = "Nothing of note happened. " * 200 + "Then the lighthouse burned. " + "Nothing of note happened. " * 200
+        agent.call(PutFile(path="log", data=text.encode()))
+        best = agent.call(SearchFiles(query="What burned?", limit=1)).passages[0]
+        assert "lighthouse" in best.text
+        assert text[best.start :].startswith(best.text)
+
+    def test_files_are_no_neighbours(self, agent: App) -> None:
+        for number in range(9):
+            agent.call(PutFile(path=f"{number}", data=b"tulips" if number == 4 else b"leeks"))
+        assert self.paths(agent, "tulips") == ["4"]
+
+    def test_only_what_is_shared_and_allowed_is_found(self, world: World, agent: App, tmp_path: Path) -> None:
+        other = world.connect("app:other").spawn()
+        for path in ("open/x", "closed/y", "open/z"):
+            agent.call(PutFile(path=path, data=b"tulips"))
+        assert self.paths(other, "tulips", owner="app:shop") == []
+        agent.call(ShareFiles(path="open", principal="app:other", access="read"))
+        assert sorted(self.paths(other, "tulips", owner="app:shop")) == ["open/x", "open/z"]
+        denied = "p, app:other, store/open/z, read, deny\n"
+        world.system.policy = load_policy(make_policy(tmp_path / "strict", OPEN_POLICY + denied))
+        assert self.paths(other, "tulips", owner="app:shop") == ["open/x"]
+        agent.call(ShareFiles(path="open", principal="app:other"))
+        assert self.paths(other, "tulips", owner="app:shop") == []
+        assert self.paths(other, "tulips") == []
+
+    def test_it_is_found_after_a_restart(self, agent: App, tmp_path: Path) -> None:
+        agent.call(PutFile(path="a", data=b"tulips"))
+        assert self.paths(make_world(tmp_path).connect("app:shop").spawn(), "tulips") == ["a"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kernos.kernel.memory import database, records
+from kernos.kernel.memory import database, filestore, library, records, schema
 from kernos.kernel.memory.commits import Count, read_count
 from kernos.kernel.memory.connection import Connection, log_of
 from kernos.kernel.memory.database import COUNTER, KEY, NAME, DamagedError, open_database, storage_key
 from kernos.syscalls.errors import StorageError
-from tests.kernel.memory.storage import Storage
+from tests.kernel.memory.storage import NOW, OWNER, PAYERS, Storage, context, say, texts
 
 COMMITS = 12
 TAIL = 4_096
@@ -121,6 +121,23 @@ def test_a_database_of_a_newer_kernel_is_refused(stopped: Path) -> None:
     storage.close()
     with pytest.raises(StorageError, match="newer kernel"):
         open_database(stopped, storage_key(stopped))
+
+
+def test_a_database_of_an_older_kernel_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", newest[:1])
+    old = Storage(tmp_path)
+    old.write(lambda connection: filestore.put(connection, OWNER, OWNER, "x", b"tulips", None, PAYERS, NOW))
+    chat = old.write(lambda connection: say(connection, context(connection).id, "a")).id
+    old.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", newest)
+    new = Storage(tmp_path)
+    assert new.database.recovery.lost == 0
+    assert new.read(lambda connection: connection.execute("PRAGMA user_version").fetchone()[0]) == len(newest)
+    assert new.read(lambda connection: texts(connection, chat)) == ["a"]
+    file = new.read(lambda connection: filestore.find(connection, OWNER, OWNER, "x"))
+    assert len(new.write(lambda connection: library.shelve(connection, file)).made) == 1
+    new.close()
 
 
 def test_a_crash_while_it_is_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernos.kernel.memory import keywords
+from kernos.kernel.memory import keywords, shelves
 from kernos.kernel.memory.branches import Span
 from kernos.kernel.memory.ranking import LENGTH, SATURATION, STEPS, Reach, Recalled, around, ends, fit, share
 from kernos.kernel.memory.shelves import Shelf, Shelves
@@ -188,6 +188,26 @@ def test_nothing_is_in_an_empty_reach() -> None:
     assert list(memory.reach().rank(memory.connection, "tulips", vector("tulips"))) == []
     assert list(Reach(memory.shelves, []).rank(memory.connection, "tulips", vector("tulips"))) == []
     assert memory.reach().topic("tulips") == "tulips"
+
+
+def test_common_terms_are_read_once_until_there_are_new_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelves, "_COMMON", 10)
+    memory, asked = Memory(), list[str]()
+
+    def occurrences(connection: Connection, branch: int, term: str) -> NDArray[np.int64]:
+        asked.append(term)
+        return keywords.occurrences(connection, branch, term)
+
+    monkeypatch.setattr(shelves, "occurrences", occurrences)
+    talk(memory, count=20)
+    memory.append(1, "The tulips number seven")
+    first, second = (list(memory.reach().rank(memory.connection, "number of tulips")) for _ in range(2))
+    assert first == second
+    assert (asked.count("number"), asked.count("tulip")) == (1, 2)
+    page = memory.append(1, "A number")
+    memory.shelves.add(1, [entry for entry in keywords.entries(memory.connection, 1) if entry.page == page])
+    assert best(memory, "number").words > 0
+    assert asked.count("number") == 2
 
 
 def test_new_pages_and_vectors_are_seen_at_once() -> None:

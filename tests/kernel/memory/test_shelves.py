@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kernos.kernel.memory import vectors
 from kernos.kernel.memory.keywords import Entry
-from kernos.kernel.memory.shelves import Shelf, Shelves
+from kernos.kernel.memory.shelves import Shelf, Shelves, places_of
 from kernos.kernel.memory.terms import Language
 from tests.kernel.fakes import examples
 
@@ -40,6 +40,13 @@ def test_pages_stand_in_the_order_of_messages_however_they_came(seqs: list[int],
     made = Shelf.of(entries[:cut], np.empty(0, np.int64), np.empty((0, DIM), np.float16))
     made.add(entries[cut:])
     assert [(row["seq"], row["page"]) for row in made.places] == sorted((seq, page) for page, seq in enumerate(seqs))
+
+
+@given(st.lists(st.integers(0, 60), unique=True, max_size=30), st.lists(st.integers(0, 60), max_size=30))
+@examples(60)
+def test_places_of_pages(among: list[int], pages: list[int]) -> None:
+    found = places_of(np.array(pages, np.int64), np.array(among, np.int64))
+    assert found.tolist() == [among.index(page) if page in among else -1 for page in pages]
 
 
 def test_authors_have_numbers() -> None:

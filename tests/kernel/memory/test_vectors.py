@@ -1,5 +1,7 @@
 """The vector index against a plain product of matrices."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,6 +96,15 @@ def test_one_that_knew_no_vectors_takes_them() -> None:
     index.add(ids(7), random(1))
     assert list(found(index.compare(query()))) == [7]
     assert index.nbytes == 2 * DIM + 8
+
+
+def test_it_keeps_no_copy_of_what_it_was_built_from() -> None:
+    every = random(50)
+    gone = weakref.ref(every)
+    index = VectorIndex(np.arange(50), every)
+    del every
+    assert gone() is None
+    assert len(index) == 50
 
 
 def test_a_flat_one_that_grew_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

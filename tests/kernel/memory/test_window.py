@@ -75,9 +75,7 @@ def test_a_large_message_is_cut_into_pages(connection: Connection, monkeypatch: 
 @given(st.text(alphabet="ab .\n。", max_size=200), st.integers(2, 20))
 @examples(100)
 def test_cuts_lose_nothing(text: str, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "PAGE_CHARACTERS", size)
-        points = window.cuts(text)
+    points = window.cuts(text, size)
     assert (points[0], points[-1]) == (0, len(text))
     assert all(0 < stop - start <= size for start, stop in pairwise(points)) or not text
 

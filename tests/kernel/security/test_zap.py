@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 
-from kernos.kernel.security.identity import Identities
+from kernos.kernel.security.identity import Identities, principal_of
 from kernos.kernel.security.zap import answer_zap, peer_pid, same_user
 from kernos.syscalls.keys import Key, make_key
 from tests.kernel.fakes import examples
@@ -30,8 +30,19 @@ def request(public: str, *, address: str = HERE, version: bytes = b"1.0", mechan
     return [version, b"42", b"kernos", address.encode(), b"", mechanism, z85.decode(public.encode())]
 
 
-def test_a_known_key_gets_its_principal(identities: Identities, key: Key) -> None:
-    assert answer_zap(request(key.public), identities) == [b"1.0", b"42", b"200", b"OK", b"app:shop", b""]
+def test_a_known_key_gets_its_badge(identities: Identities, key: Key) -> None:
+    badge = answer_zap(request(key.public), identities)[4]
+    assert answer_zap(request(key.public), identities) == [b"1.0", b"42", b"200", b"OK", badge, b""]
+    assert principal_of(badge.decode()) == "app:shop"
+    assert identities.stands(badge.decode())
+
+
+def test_a_lent_key_is_taken_from_its_process_alone(identities: Identities) -> None:
+    lent = make_key("app:shop")
+    identities.lend("app:shop", lent.public, 4711)
+    assert answer_zap(request(lent.public), identities)[2] == b"200"
+    for address in (HERE.replace("4711", "4712"), HERE.replace("4711", "47110"), "127.0.0.1", ""):
+        assert answer_zap(request(lent.public, address=address), identities)[2] == b"400"
 
 
 def test_an_unknown_key_is_refused(identities: Identities) -> None:
@@ -47,7 +58,7 @@ def test_a_replaced_key_is_refused(identities: Identities, key: Key) -> None:
     successor = make_key(key.principal)
     identities.add(successor.principal, successor.public)
     assert answer_zap(request(key.public), identities)[2] == b"400"
-    assert answer_zap(request(successor.public), identities)[4] == b"app:shop"
+    assert answer_zap(request(successor.public), identities)[4].startswith(b"app:shop#")
 
 
 def test_another_unix_user_is_refused_even_with_a_known_key(identities: Identities, key: Key) -> None:
