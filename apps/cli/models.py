@@ -8,6 +8,9 @@ from .output import json_option, print_json, print_table, size
 from .session import ask
 
 
+_HEADINGS = ("NAME", "KIND", "STATE", "DEVICE", "ARITHMETIC", "WINDOW", "SIZE", "SOURCE", "NOTE")
+
+
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
@@ -19,7 +22,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(reply)
     elif reply.models:
-        print_table(("NAME", "KIND", "STATE", "DEVICE", "ARITHMETIC", "WINDOW", "SIZE", "SOURCE", "NOTE"), [_row(model, reply) for model in reply.models])
+        print_table(_HEADINGS, [_row(model, reply) for model in reply.models])
     else:
         click.echo("No models. Bring one with `kernos pull SPEC`, for instance `kernos pull hf:org/name`.")
 
