@@ -42,7 +42,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
-from .security.policy import match_path
+from .security.patterns import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -181,8 +181,10 @@ class Gate:
 
     def require(self, subject: str, object_: str, action: str) -> None:
         """Raise `DeniedError` unless the policy allows it."""
-        policy = self.system.policy
-        verdict = policy.decide(subject, object_, action)
+        law = self.system.law
+        verdict = law.policy.decide(subject, object_, action)
+        if law.shadow is not None or not verdict.noted:
+            law.note(subject, object_, action, verdict)
         if not verdict.allowed:
             why = f"the rule {verdict.rule} forbids it" if verdict.rule else "no rule allows it"
             raise DeniedError(
@@ -190,8 +192,8 @@ class Gate:
                 subject=subject,
                 object=object_,
                 action=action,
-                policy=policy.hash,
-                rule=verdict.rule,
+                policy=law.policy.hash,
+                rule=str(verdict.rule or ""),
             )
 
     def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
@@ -202,7 +204,7 @@ class Gate:
                 subject=f"{process.principal}, agent {process.pid}",
                 object=object_,
                 action=action,
-                policy=self.system.policy.hash,
+                policy=self.system.law.policy.hash,
                 rule=f"rights delegated to agent {process.pid}",
             )
 
@@ -213,7 +215,7 @@ class Gate:
             return False
         user = process.user if process is not None else None
         subjects = (ticket.principal,) if user is None else (ticket.principal, user)
-        return all(self.system.policy.decide(subject, object_, action).allowed for subject in subjects)
+        return all(self.system.law.policy.decide(subject, object_, action).allowed for subject in subjects)
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}

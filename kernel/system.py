@@ -25,6 +25,7 @@ from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
 from .host import Host
+from .law import Law
 from .limits import ZOMBIES
 from .memory import filestore
 from .memory.connection import Connection
@@ -34,7 +35,6 @@ from .recalls import Recalls
 from .retention import Retention
 from .security.audit import Audit
 from .security.identity import Identities
-from .security.policy import Policy
 from .storage import Disk, Storage
 from .tickets import Ticket
 from .tools import Tools
@@ -49,13 +49,11 @@ class System:
 
     gate: "Gate"
 
-    def __init__(
-        self, host: Host, where: Places, config: Config, policy: Policy, identities: Identities, disk: Disk, boot_ms: float
-    ) -> None:
+    def __init__(self, host: Host, where: Places, config: Config, law: Law, identities: Identities, disk: Disk, boot_ms: float) -> None:
         self.host = host
         self.where = where
         self.config = config
-        self.policy = policy
+        self.law = law
         self.identities = identities
         self.boot_ms = boot_ms
         self.started = host.now
@@ -64,7 +62,7 @@ class System:
         self.refused = 0
         self.processes = ProcessTable()
         self.scheduler = Scheduler(POLICIES[config.policy])
-        self.quotas = Quotas(lambda principal: self.policy.limits(principal))
+        self.quotas = Quotas(lambda principal: law.policy.limits(principal))
         self.storage = Storage(self, disk)
         self.audit = Audit(self)
         self.contexts = Contexts(self)
@@ -85,6 +83,7 @@ class System:
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
         self.contexts.load(connection)
+        self.law.recover(connection, self.host.clock)
         for payers, files, size in filestore.charges(connection):
             self.quotas.hold(payers, {"files": files, "bytes": size}, self.host.now)
 

@@ -75,7 +75,7 @@ class Audit:
         self._untold = {anchor.first: anchor for anchor in new}
         if found:
             log.critical("the audit log was not as the last kernel left it: %s. See `kernos audit verify`", found)
-        self._add(Entry(0, self.system.host.clock, call="kernel.start", policy=self.system.policy.hash, outcome=found or "ok"))
+        self._add(Entry(0, self.system.host.clock, call="kernel.start", policy=self.system.law.policy.hash, outcome=found or "ok"))
 
     def close(self) -> None:
         """Write what waits, and tell the database; it is closed after this."""
@@ -117,7 +117,7 @@ class Audit:
                 [f"{facts['object']}:{facts['action']}"] if facts else [],
                 "deny" if denied else "allow",
                 facts.get("rule", ""),
-                self.system.policy.hash,
+                self.system.law.policy.hash,
                 error.code,
             )
         )
@@ -139,7 +139,7 @@ class Audit:
                 ticket.asked or [],
                 "allow",
                 "",
-                self.system.policy.hash,
+                self.system.law.policy.hash,
                 outcome,
             )
         )

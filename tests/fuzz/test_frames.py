@@ -16,7 +16,7 @@ from kernos.syscalls.bounds import MAX_MESSAGE_BYTES
 from kernos.syscalls.context import AppendContext, OpenContext, ReadContext
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, Message
 from kernos.syscalls.places import read_connection
-from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
+from kernos.syscalls.policy import Enroll, ExplainDecision, GetPolicy
 from kernos.syscalls.process import Exit, GetUsage, Kill, ListProcesses, Nice, ReportCrash, SendSignal, SetLimits, Spawn, Wait
 from kernos.syscalls.store import GetFile, ListFiles, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, StopKernel
@@ -59,7 +59,7 @@ REQUESTS: list[Call[object]] = [
     CallTool(tool="fuzz/t", arguments="{}"),
     ListTools(prefix="f"),
     GetPolicy(),
-    CheckPolicy(subject="app:a", object="model/x", action="generate"),
+    ExplainDecision(subject="app:a", object="model/x", action="generate"),
     Enroll(principal="app:x", public_key="x" * 40),
 ]
 

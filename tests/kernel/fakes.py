@@ -28,8 +28,10 @@ from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Kind, L
 from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
+from kernos.kernel.law import Law, enforced
 from kernos.kernel.memory.connection import Connection
 from kernos.kernel.memory.database import NAME, Database, open_database, storage_key
+from kernos.kernel.security.generations import Generations
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import Policy, load_policy
 from kernos.kernel.system import System
@@ -367,11 +369,11 @@ def make_places(home: Path, store: Path | None = None) -> Places:
 
 
 def make_policy(folder: Path, text: str, *, model: str | None = None) -> Path:
-    """A policy folder with the shipped model and one file."""
+    """A policy folder with the shipped model and one file, whose last line is added."""
     shipped = Path(__file__).parents[2] / "policies"
     (folder / "policy.d").mkdir(parents=True)
     (folder / "model.conf").write_text(model or (shipped / "model.conf").read_text("utf-8"), "utf-8")
-    (folder / "policy.d" / "50-test.csv").write_bytes(text.encode("utf-8"))
+    (folder / "policy.d" / "50-test.csv").write_bytes(f"{text}# end\n".encode())
     return folder
 
 
@@ -390,11 +392,11 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
     """A kernel at rest; `policy` None: the shipped policies."""
     where = make_places(home, store)
     if policy is None:
-        law = load_policy(install_policies(where, ADMIN))
-    elif policy in _policies:
-        law = _policies[policy]  # a snapshot never changes, so worlds can share it
+        law = enforced(install_policies(where, ADMIN, EPOCH))
     else:
-        law = _policies[policy] = load_policy(make_policy(home / "law", policy))
+        if policy not in _policies:  # a snapshot never changes, so worlds can share it
+            _policies[policy] = load_policy(make_policy(home / "law", policy))
+        law = Law(_policies[policy], Generations(where.config / "policies"), None)
     host = FakeHost()
     disk = FakeDisk(host, where.state)
     system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)

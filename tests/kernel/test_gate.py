@@ -33,7 +33,7 @@ from kernos.syscalls.message import Receive
 from kernos.syscalls.model import CountTokens, Generate, Message
 from kernos.syscalls.process import Exit, Kill, ListProcesses, SendSignal, Spawn, Wait
 from kernos.syscalls.store import GetFile, PutFile
-from kernos.syscalls.system import BackUp, Cancel, GetStatus, Ping, StopKernel
+from kernos.syscalls.system import Cancel, GetStatus, Ping, StopKernel
 from kernos.syscalls.table import ROWS, TABLE
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, encode, encode_request
 from tests.kernel.fakes import App, Sent, World, examples, make_world, tiny_model
@@ -207,8 +207,9 @@ class TestAuthority:
         nobody = lawful.connect("device:decoder")
         for entry in TABLE:
             if entry.needs and not entry.agent and not any("{" in need for need, _ in entry.needs) and entry.call is not StopKernel:
-                fields = {policy.CheckPolicy: {"subject": "a", "object": "b", "action": "c"}, BackUp: {"path": "/backup"}}
-                call: Any = entry.call(**fields.get(entry.call, {}))
+                known: dict[str, Any] = {"reason": "why", "path": "/backup", "files": {}, "old": {}, "new": {}}
+                known |= {"subject": "a", "object": "b", "action": "c"}
+                call: Any = entry.call(**{name: value for name, value in known.items() if name in entry.call.__struct_fields__})
                 assert isinstance(nobody.refused(call), DeniedError), entry.name
 
     def test_a_refusal_names_its_facts(self, lawful: World) -> None:
@@ -219,7 +220,7 @@ class TestAuthority:
             "subject": "app:customer_service",
             "object": "system",
             "action": "stop",
-            "policy": lawful.system.policy.hash,
+            "policy": lawful.system.law.policy.hash,
             "rule": "",
         }
         assert "no rule allows it" in error.message
@@ -228,7 +229,7 @@ class TestAuthority:
     def test_a_refusal_names_the_rule_that_forbids(self, tmp_path: Path) -> None:
         world = make_world(tmp_path, policy="p, app:*, **, *, allow\np, app:shop, system, ping, deny\n")
         error = world.connect("app:shop").refused(Ping())
-        assert error.details["rule"] == "p, app:shop, system, ping, deny (50-test.csv:2)"
+        assert error.details["rule"] == "p, app:shop, system, ping, deny (policy.d/50-test.csv:2)"
         world.connect("app:other").call(Ping())
 
     def test_every_need_is_asked(self, tmp_path: Path) -> None:
@@ -694,8 +695,8 @@ class TestInternalErrors:
         def broken(*_: object) -> None:
             raise RuntimeError("no law")
 
-        monkeypatch.setattr(world.system.policy, "_ask", broken)
-        world.system.policy.cache.clear()
+        monkeypatch.setattr(world.system.law.policy.index, "decide", broken)
+        world.system.law.policy.cache.clear()
         assert isinstance(app.refused(ListProcesses()), InternalError)
         monkeypatch.undo()
         app.call(ListProcesses())

@@ -45,7 +45,7 @@ def test_a_denied_call_is_recorded_with_who_what_and_why(world: World) -> None:
     (entry,) = entries(world, verdict="deny")
     assert (entry.principal, entry.pid, entry.call, entry.outcome) == ("app:shop", app.pid, "process.kill", "denied")
     assert entry.objects == ["process/app:other:kill"]
-    assert entry.policy == world.system.policy.hash
+    assert entry.policy == world.system.law.policy.hash
     assert entry.time == world.host.clock
 
 
