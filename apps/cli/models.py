@@ -7,7 +7,6 @@ from kernos.syscalls.model import ListModels, LoadModel, Model, Models, UnloadMo
 from .output import json_option, print_json, print_table, size
 from .session import ask
 
-
 _HEADINGS = ("NAME", "KIND", "STATE", "DEVICE", "ARITHMETIC", "WINDOW", "SIZE", "SOURCE", "NOTE")
 
 
