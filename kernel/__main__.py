@@ -74,7 +74,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("kernos.kernel", description="The Kernos kernel. Usually started by `kernos serve`.")
     parser.add_argument("--config", type=Path, help="settings to use instead of kernos.toml in the configuration folder")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="arithmetic of decoders, over the settings")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), help="arithmetic of decoders, over the settings")
     parser.add_argument("--restore", type=Path, help="put this backup in the place of the database, and end")
     return parser.parse_args()
 
