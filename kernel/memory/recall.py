@@ -110,7 +110,7 @@ class Memory:
                 self._shelves.add(branch, entries)
 
     def embedded(self, branches: Sequence[int], pages: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
-        """Pages have got vectors."""
+        """Pages have got vectors; `branches` [n] and `pages` [n] say of which branch and page each of `vectors` [n, dim] is."""
         with self._lock:
             for branch in dict.fromkeys(branches):
                 mine = np.array([other == branch for other in branches])
@@ -132,8 +132,8 @@ class Memory:
 def shelf_of(connection: Connection, branch: int, model: str, dim: int) -> Shelf:
     """The shelf of a branch from its rows, with the vectors that `model` made."""
     rows = window.vectors_of(connection, branch, model)
-    pages = np.array([page for page, _ in rows], np.int64)
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), dim)
+    pages = np.repeat(np.array([page for page, _ in rows], np.int64), [len(vectors) // (2 * dim) for _, vectors in rows])
+    vectors = np.frombuffer(b"".join(vectors for _, vectors in rows), np.float16).reshape(len(pages), dim)
     return Shelf.of(keywords.entries(connection, branch), pages, vectors)
 
 
