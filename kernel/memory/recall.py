@@ -4,7 +4,7 @@ Everything here runs in the threads that read, one at a time under a lock that i
 never misses a change that was told of (`added`, `embedded`), and what it has heard of already does it no harm to hear again.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from threading import Lock
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -149,6 +149,15 @@ def matching(
         and (since is None or page.time >= since)
         and (until is None or page.time < until)
     )
+
+
+def distinct(found: Iterable[Found], shown: Iterable[str] = ()) -> Iterator[Found]:
+    """Of pages that say the same the best one, and none that says what is shown already."""
+    told = set(shown)
+    for page in found:
+        if page.text not in told:
+            told.add(page.text)
+            yield page
 
 
 def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: int, least: float) -> Iterator[tuple[R, int]]:
