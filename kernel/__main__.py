@@ -28,11 +28,11 @@ from .boot import (
 from .config import Config, ConfigError, load_config
 from .gate import Gate
 from .launch import reap_orphans
+from .law import enforced
 from .loop import Loop
 from .memory.database import storage_key
 from .observe.logs import open_log
 from .security.identity import Identities
-from .security.policy import load_policy
 from .security.rules import PolicyError
 from .storage import DatabaseDisk
 from .system import System
@@ -61,7 +61,9 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.agents.flush()
         loop.system.audit.close()
+        loop.system.law.write_down(loop.system.storage)
         loop.system.storage.close()
         loop.close()
         lock.close()
@@ -72,7 +74,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("kernos.kernel", description="The Kernos kernel. Usually started by `kernos serve`.")
     parser.add_argument("--config", type=Path, help="settings to use instead of kernos.toml in the configuration folder")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="arithmetic of decoders, over the settings")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), help="arithmetic of decoders, over the settings")
     parser.add_argument("--restore", type=Path, help="put this backup in the place of the database, and end")
     return parser.parse_args()
 
@@ -89,27 +91,29 @@ def _boot(where: Places, config: Config) -> Loop:
         log.warning("killed device servers that a dead kernel left behind: %s", orphans)
     identities = Identities(where.state / "principals")
     administrator = enroll_administrator(where, identities)
-    policy = load_policy(install_policies(where, administrator.principal))
+    law = enforced(install_policies(where, administrator.principal, time.time()))
     key = kernel_key(where)
     database = open_storage(where)
     loop = Loop(key)
     calls, control = where.socket("calls"), where.socket("control")
     os.umask(0o077)  # sockets take their mode from it
     loop.open(calls, control, where.socket("devices"))
-    system = System(loop, where, config, policy, identities, DatabaseDisk(database, loop.post), _since_start_ms())
+    system = System(loop, where, config, law, identities, DatabaseDisk(database, loop.post), _since_start_ms())
+    system.damage = database.recovery.report()
     loop.attach(system, Gate(system))
     reader = database.reader()
     system.recover(reader)
     system.audit.open(reader, storage_key(where.state))
     reader.close()
     system.storage.keep_tidy()
+    system.law.keep(system.storage)
     system.retention.start()
     system.embedder.start()
     _wanted_models(system)
     system.fleet.start()
     _handle_signals(system)
     _announce(where, Connection(os.getpid(), calls, control, key.public, f"{MAJOR}.{MINOR}"))
-    log.info("up after %.0f ms, policy %s", system.boot_ms, policy.hash)
+    log.info("up after %.0f ms, policy %s", system.boot_ms, law.policy.hash)
     print(f"Kernos is up (process {os.getpid()}, {system.boot_ms:.0f} ms). Stop it with `kernos stop` or Ctrl-C.", flush=True)
     return loop
 

@@ -10,16 +10,23 @@ import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from kernos.syscalls.keys import Key, key_file, make_key, read_key, write_key
 from kernos.syscalls.places import Places
+from kernos.syscalls.sources import MODEL, ROLES, read_files
 
 from .memory.backup import restore
 from .memory.database import DamagedError, Database, open_database, storage_key
+from .security.generations import Generations
 from .security.identity import Identities
+from .security.policy import read_policy, sound
+from .security.rules import END
 
 log = logging.getLogger(__name__)
+
+LOCAL_ROLES: Final = f"{ROLES}/90-local.csv"
+"""Names the administrator; the only file of the first policies that is not shipped."""
 
 
 class BootError(Exception):
@@ -90,21 +97,23 @@ def enroll_administrator(where: Places, identities: Identities) -> Key:
     return key
 
 
-def install_policies(where: Places, administrator: str) -> Path:
-    """The folder of the live policies; at the first boot the shipped ones, with the administrator named in them."""
+def install_policies(where: Places, administrator: str, now: float) -> Generations:
+    """The policies of this installation; at the first boot the shipped ones, as generation 1, with the administrator named in them."""
     folder = where.config / "policies"
-    if not folder.exists():
+    generations = Generations(folder)
+    if not (folder / MODEL).exists():
         part = where.config / "policies.part"
         shutil.rmtree(part, ignore_errors=True)
-        shipped = Path(str(files("kernos.policies")))
-        (part / "policy.d").mkdir(parents=True)
-        for name in ("model.conf", "limits.toml"):
-            shutil.copy(shipped / name, part)
-        for file in sorted((shipped / "policy.d").glob("*.csv")):
-            shutil.copy(file, part / "policy.d")
-        (part / "policy.d" / "90-local.csv").write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n", "utf-8")
+        for name, data in read_files(Path(str(files("kernos.policies")))).items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).write_bytes(data)
+        (part / LOCAL_ROLES).write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n{END}\n", "utf-8")
         part.rename(folder)
-    return folder
+    if not generations.active:
+        written = read_files(folder)
+        sound(*read_policy(written))
+        generations.install(written, administrator, "the first start", now)
+    return generations
 
 
 def _login() -> str:

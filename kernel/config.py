@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from .core.policies import PolicyName
-from .devices.messages import Dtype
+from .devices.messages import Arithmetic
 
 
 class ConfigError(Exception):
@@ -26,13 +26,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where decoders run: `cpu:0`, `cuda:0`, …; `auto` takes the first CUDA device if there is one, else the CPU."""
     encoder_device: str = "cpu:0"
     """Where encoders run, in a device server of their own, so that embedding never stalls decoding."""
-    dtype: Dtype = "bfloat16"
-    """Arithmetic of decoders; `float32` gives the same tokens whatever else runs beside."""
+    dtype: Arithmetic = "auto"
+    """Arithmetic of decoders: `auto` is `bfloat16` where the device is faster in it, which most processors without instructions for it
+    are not, else `float32`, which gives the same tokens whatever else runs beside."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 8
     """Sequences decoded at once per model."""
     kv_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
     """KV pages of 64 tokens that a decoder keeps on its device for turns that wait and for common beginnings; memory is taken as they are
-    used. A page of the embedded model is 1.5 MB in bfloat16."""
+    used. A page of the embedded model is 1.5 MB in bfloat16, 3 MB in float32."""
     host_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 512
     """Pages in the memory of the host, for what finds no room on the device."""
     disk_pages: Annotated[int, Meta(ge=0, le=1 << 24)] = 2_048

@@ -31,6 +31,7 @@ from kernos.syscalls.errors import (
     StoppingError,
     UnknownCallError,
 )
+from kernos.syscalls.model import Generate
 from kernos.syscalls.process import Exit, GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
@@ -42,7 +43,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
-from .security.policy import match_path
+from .security.patterns import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
@@ -136,7 +137,10 @@ class Gate:
             raise StoppingError("The kernel is being stopped and takes no new calls. Try again when it is back.", retry_after=5.0)
         process, asked = self._judge(client, header, row, call)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
-        request = Request(client.principal, header.key, hashlib.sha256(body).digest()) if header.key and row.mutates else None
+        request = None
+        if header.key and row.mutates:
+            told = call.context if isinstance(call, Generate) else None
+            request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
         ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
         if request is None or self._first(ticket, request):
@@ -161,6 +165,8 @@ class Gate:
                 raise NotYoursError(f"{row.name} is made by an agent. Spawn one with `process.spawn` and name its pid.")
             return None
         process = self.system.processes.rows.get(pid)
+        if process is not None and not process.badge and process.principal == client.principal:
+            self.system.agents.adopt(process, client)
         if process is None or process.principal != client.principal or process.life is Life.EXITED:
             reason = f" It has ended: {process.reason}." if process and process.principal == client.principal else ""
             raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
@@ -181,8 +187,10 @@ class Gate:
 
     def require(self, subject: str, object_: str, action: str) -> None:
         """Raise `DeniedError` unless the policy allows it."""
-        policy = self.system.policy
-        verdict = policy.decide(subject, object_, action)
+        law = self.system.law
+        verdict = law.policy.decide(subject, object_, action)
+        if law.shadow is not None or not verdict.noted:
+            law.note(subject, object_, action, verdict)
         if not verdict.allowed:
             why = f"the rule {verdict.rule} forbids it" if verdict.rule else "no rule allows it"
             raise DeniedError(
@@ -190,8 +198,8 @@ class Gate:
                 subject=subject,
                 object=object_,
                 action=action,
-                policy=policy.hash,
-                rule=verdict.rule,
+                policy=law.policy.hash,
+                rule=str(verdict.rule or ""),
             )
 
     def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
@@ -202,7 +210,7 @@ class Gate:
                 subject=f"{process.principal}, agent {process.pid}",
                 object=object_,
                 action=action,
-                policy=self.system.policy.hash,
+                policy=self.system.law.policy.hash,
                 rule=f"rights delegated to agent {process.pid}",
             )
 
@@ -213,7 +221,7 @@ class Gate:
             return False
         user = process.user if process is not None else None
         subjects = (ticket.principal,) if user is None else (ticket.principal, user)
-        return all(self.system.policy.decide(subject, object_, action).allowed for subject in subjects)
+        return all(self.system.law.policy.decide(subject, object_, action).allowed for subject in subjects)
 
     def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
         values = {}
@@ -262,6 +270,7 @@ class Gate:
         self.system.calls += 1
         if process is not None:
             process.calls += 1
+            self.system.agents.count(process)
 
     def _dispatch(self, ticket: Ticket, call: Call[Any]) -> None:
         try:

@@ -38,6 +38,7 @@ class Entry:
     state: State = "stored"
     reason: str = ""
     window: int = 0
+    dtype: str = ""
     waiting: list[Ticket] = field(default_factory=list)
     """Callers of `model.load`."""
 
@@ -55,7 +56,7 @@ class Entry:
     def view(self) -> Model:
         """As callers see it."""
         of = self.manifest
-        return Model(of.name, of.kind, self.state, self.server, self.window or of.window, of.bytes, of.source, self.reason)
+        return Model(of.name, of.kind, self.state, self.server, self.window or of.window, of.bytes, of.source, self.reason, self.dtype)
 
 
 class Registry:
@@ -154,7 +155,7 @@ class Registry:
         if entry is None or entry.state != "loading":
             log.warning("%s was loaded, and nobody waits for it", report.model)
             return
-        entry.state, entry.window = "ready", report.window
+        entry.state, entry.window, entry.dtype = "ready", report.window, report.dtype
         self.system.paging.up(entry.name, report.page_bytes)
         for ticket in entry.waiting:
             ticket.reply(entry.view())

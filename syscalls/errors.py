@@ -67,6 +67,16 @@ class DeniedError(KernosError):
     advice = "Ask the administrator for a policy line that allows subject, object and action."
 
 
+class PolicyRefusedError(KernosError):
+    """The policy was not taken: it has a mistake, fails its tests, locks its author out or gives away what its author lacks.
+
+    The one in force stays. The message is the first finding; details: `errors` (their number), `policy` (the hash of the refused one).
+    """
+
+    code = "policy_refused"
+    advice = "Run `kernos policy check`, which shows all that is wrong with it, and correct the lines that it names."
+
+
 class NotYoursError(KernosError):
     """The call names an agent that does not exist or that this connection's principal did not spawn."""
 

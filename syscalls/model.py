@@ -88,6 +88,8 @@ class Model(msgspec.Struct, frozen=True):
     bytes: int
     source: ShortText
     reason: ShortText = ""
+    dtype: ShortText = ""
+    """The arithmetic it runs in; empty: it was not loaded yet."""
 
 
 class Models(msgspec.Struct, frozen=True):

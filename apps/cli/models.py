@@ -7,6 +7,8 @@ from kernos.syscalls.model import ListModels, LoadModel, Model, Models, UnloadMo
 from .output import json_option, print_json, print_table, size
 from .session import ask
 
+_HEADINGS = ("NAME", "KIND", "STATE", "DEVICE", "ARITHMETIC", "WINDOW", "SIZE", "SOURCE", "NOTE")
+
 
 @click.group(invoke_without_command=True)
 @json_option
@@ -19,7 +21,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(reply)
     elif reply.models:
-        print_table(("NAME", "KIND", "STATE", "DEVICE", "WINDOW", "SIZE", "SOURCE", "NOTE"), [_row(model, reply) for model in reply.models])
+        print_table(_HEADINGS, [_row(model, reply) for model in reply.models])
     else:
         click.echo("No models. Bring one with `kernos pull SPEC`, for instance `kernos pull hf:org/name`.")
 
@@ -47,4 +49,4 @@ def unload(name: str) -> None:
 def _row(model: Model, reply: Models) -> tuple[object, ...]:
     default = "default" if model.name in (reply.decoder, reply.encoder) else ""
     note = model.reason or default
-    return model.name, model.kind, model.state, model.device or "-", model.window, size(model.bytes), model.source, note
+    return model.name, model.kind, model.state, model.device or "-", model.dtype or "-", model.window, size(model.bytes), model.source, note

@@ -37,7 +37,7 @@ class BootError(click.ClickException):
 @click.command()
 @click.option("--detach", "-d", is_flag=True, help="Start it in the background, and return when it answers.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read this kernos.toml and not the usual one.")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Arithmetic of decoders, whatever the configuration says.")
+@click.option("--dtype", type=click.Choice(["auto", "bfloat16", "float32"]), help="Arithmetic of decoders, over the settings.")
 def serve(detach: bool, config: Path | None, dtype: str | None) -> None:
     """Start the kernel of this machine.
 
@@ -83,7 +83,10 @@ def status(as_json: bool) -> None:
     now = f"{reply.clients} clients, {reply.agents} agents, {reply.in_flight} calls in flight, {reply.queued_turns} turns queued"
     click.echo(f"now      {now}")
     click.echo(f"so far   {reply.calls} calls, {reply.refused} refused")
-    click.echo(f"policy   {reply.policy}\n")
+    click.echo(f"policy   {reply.policy}")
+    if reply.damage:
+        click.echo(f"storage  {reply.damage}")
+    click.echo()
     print_table(("DEVICE", "STATE", "PID", "ROWS", "RESTARTS", "ACCELERATOR"), [_row(device) for device in reply.devices])
     if reply.pages:
         click.echo()

@@ -4,6 +4,8 @@
 reports. `LanguageModel` is what a decoder must offer to be run by `engine`. A new kind of hardware or model implements one of them.
 """
 
+from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .messages import (
@@ -30,6 +32,19 @@ if TYPE_CHECKING:
 
 class RefusedError(Exception):
     """A command cannot be served; the text is the reason that goes to the kernel."""
+
+
+class GivenUpError(Exception):
+    """A forward pass was given up for somebody more urgent. Nothing has changed: the same pass can be made later."""
+
+
+Newcomer = Callable[[], float]
+"""Asked while a pass is computed: the rank of the most urgent sequence that has arrived and waits to begin; infinity if there is none."""
+
+
+def nobody() -> float:
+    """A `Newcomer` that never comes."""
+    return inf
 
 
 class Driver(Protocol):
@@ -80,8 +95,8 @@ class Driver(Protocol):
         """Embed a batch at once."""
         ...
 
-    def step(self) -> list[Stepped | Failed]:
-        """Advance every sequence that holds a lease by at most one token.
+    def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
+        """Advance every sequence that holds a lease by at most one token; none if the step is given up for a more urgent newcomer.
 
         A sequence is gone after the report that carries its `finish` or its `Failed`. Empty when not `busy`.
         """
@@ -127,8 +142,8 @@ class LanguageModel(Protocol):
         """Make an empty cache one of that many tokens, and give its `row`, for the caller to fill. Pre: room for them, `page_shape`."""
         ...
 
-    def forward(self, work: list[Work]) -> "list[Tensor | RuntimeError | None]":
-        """Append tokens to open sequences, all different, in one pass.
+    def forward(self, work: list[Work], unwanted: Callable[[], bool] = lambda: False) -> "list[Tensor | RuntimeError | None]":
+        """Append tokens to open sequences, all different, in one pass; GivenUpError once it is `unwanted`, where a model can still go back.
 
         Gives for each, in order, its float32 logits [vocab], or None where none are wanted. RuntimeError: there was no memory for this
         one, which is of no use any more and must be closed; the others are as if it had not been there.

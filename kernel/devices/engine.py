@@ -1,11 +1,12 @@
 """The step of a decoder: continuous batching with chunked prefill, under leases.
 
 In each step every sequence that holds a lease takes part in one forward pass: those that lack but one token with that one (the last
-produced, or the last of a prompt whose other tokens came with pages), the other prompts with as many as the limits below allow, by rank
+produced, or the last of a prompt whose other tokens came with pages), the other prompts with as many as a short step allows, by rank
 and then first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
 reading of the weights. Who decodes and is less urgent than a prompt sits out while that is computed. A sequence whose lease is used up
-keeps its KV cache and sits out until it is extended. Whether it sat out, with whom it shared a pass or where it was begun, with pages or
-without, has no influence on its tokens (beyond rounding).
+keeps its KV cache and sits out until it is extended. A pass with less urgent work in it is given up when somebody more urgent arrives:
+what it would have done is done later. Whether a sequence sat out, with whom it shared a pass or where it was begun, with pages or without,
+has no influence on its tokens (beyond rounding).
 """
 
 import time
@@ -16,22 +17,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .driver import LanguageModel, RefusedError, Work
+from .driver import GivenUpError, LanguageModel, Newcomer, RefusedError, Work, nobody
 from .grammar import Grammar, Grammars
 from .messages import Begin, Copied, Copy, Failed, Finish, Output, Save, Saved, Stepped
 from .modelstore import Manifest
+from .pace import Pace
 from .pages import PagePool
 from .sampling import check, choose
 
-PREFILL_ALONE = 192
-"""Prompt tokens per step while nobody less urgent or equal decodes. Measured on 2 cores with 135M parameters in bf16: 128 reach 82 % of the
-throughput of 256, 192 reach 91 to 96 %, and who arrives meanwhile waits for 115 ms instead of 145."""
-PREFILL_BESIDE = 48
-"""Prompt tokens per step beside others that decode: what they wait for, and what an urgent arrival finds under way. A step of 8 rows that
-decode took, with 32, 48, 64, 96 and 128 such tokens, 1.36, 1.39, 1.57, 1.74 and 1.93 times as long as without (in fp32, where no token
-rides along for free, 1.6 to 3.6)."""
 PREFILL_URGENT = 96
-"""The same for prompts more urgent than some that decode, who sit out, beside others who do not: most questions of people fit in."""
+"""Prompt tokens per step of prompts more urgent than some that decode, who sit out, beside others who do not: most questions of people fit
+in. In other steps it is for the device's pace to say (`pace.py`)."""
 
 
 @dataclass(slots=True)
@@ -92,6 +88,7 @@ class Engine:
         self._window, self._vocab, self._eos = manifest.window, manifest.vocab, frozenset(manifest.eos)
         self._grammars = Grammars(folder, manifest.vocab, manifest.eos)
         self._slots = slots
+        self._pace = Pace()
         self.pool = pool
         """None: the model has no pages."""
         self._sequences: dict[int, _Sequence] = {}  # in order of arrival
@@ -142,28 +139,37 @@ class Engine:
         del self._sequences[seq]
         self._model.close(seq)
 
-    def step(self) -> list[Stepped | Failed]:
-        """Advance every sequence that holds a lease; pre: `busy`."""
+    def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
+        """Advance every sequence that holds a lease, unless the step is given up for a newcomer; pre: `busy`."""
         began = time.perf_counter()
         shares = self._shares()
         rows = sum(not share.sequence.prompting for share in shares)
-        logits = self._model.forward([share.work() for share in shares])
+        least = max(share.sequence.begin.rank for share in shares)
+        try:
+            logits = self._model.forward(
+                [share.work() for share in shares], lambda: newcomer() < least and self._pace.can_waste(time.perf_counter() - began)
+            )
+        except GivenUpError:
+            self._pace.waste(time.perf_counter() - began)
+            return []
         results = self._account(shares, logits)
         outputs = [result for result in results if isinstance(result, Output)]
         failed = [result for result in results if isinstance(result, Failed)]
-        return [Stepped(outputs, time.perf_counter() - began, rows), *failed]
+        seconds = time.perf_counter() - began
+        self._pace.learn(rows, sum(share.size for share in shares) - rows, seconds)
+        return [Stepped(outputs, seconds, rows), *failed]
 
     def _shares(self) -> list[_Share]:
         """Who takes part in a step with how many tokens: all that lack one token only, and prompts within a limit, urgent ones first."""
         leased = self._leased()
         rows = [sequence for sequence in leased if sequence.missing == 1]
         prompts = sorted((sequence for sequence in leased if sequence.missing > 1), key=lambda sequence: sequence.begin.rank)
-        most = PREFILL_BESIDE if rows else PREFILL_ALONE
+        most = self._pace.beside(len(rows)) if rows else self._pace.alone()
         if prompts and any(prompts[0].begin.rank < row.begin.rank for row in rows):
             # More urgent than some that decode: those sit out, so that the step is shorter.
             rows = [row for row in rows if row.begin.rank <= prompts[0].begin.rank]
             prompts = [sequence for sequence in prompts if sequence.begin.rank == prompts[0].begin.rank]
-            most = PREFILL_URGENT if rows else PREFILL_ALONE
+            most = PREFILL_URGENT if rows else self._pace.alone()
         shares = [_Share(row, 1) for row in rows]
         for sequence in prompts:
             count = min(sequence.missing, most)

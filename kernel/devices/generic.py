@@ -3,6 +3,7 @@
 Code that comes with a model is never run (no trust_remote_code).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ class Generic:
         del self._caches[seq]
 
     @torch.inference_mode()
-    def forward(self, work: list[Work]) -> list[Tensor | RuntimeError | None]:
-        """See `LanguageModel`."""
+    def forward(self, work: list[Work], unwanted: Callable[[], bool] = lambda: False) -> list[Tensor | RuntimeError | None]:  # noqa: ARG002
+        """See `LanguageModel`. A cache of transformers that was added to cannot go back, so a pass is made to its end."""
         return [self._append(piece) for piece in work]
 
     def _append(self, piece: Work) -> Tensor | RuntimeError | None:

@@ -5,6 +5,7 @@ The weights have a layout of our own (fused projections), and one forward pass s
 tokens agree.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -12,10 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .driver import Work
+from .driver import GivenUpError, Work
 from .kv import Attention, KVRows, attention
 from .linear import linear, pack
 from .shape import Shape
+
+_LOOK_UP = 4
+"""Every so many layers it is asked whether the pass is still wanted: a few milliseconds apart, and a few microseconds each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,12 @@ class Llama:
         return self._kv.cache(seq)
 
     @torch.inference_mode()
-    def forward(self, work: list[Work]) -> list[Tensor | RuntimeError | None]:
+    def forward(self, work: list[Work], unwanted: Callable[[], bool] = lambda: False) -> list[Tensor | RuntimeError | None]:
         """See `LanguageModel`."""
         results: dict[int, Tensor | RuntimeError | None] = self._make_room(work)
         able = sorted((piece for piece in work if piece.seq not in results), key=lambda piece: len(piece.tokens) > 1)
         if able:
-            results |= self._pass(able)
+            results |= self._pass(able, unwanted)
         return [results[piece.seq] for piece in work]
 
     def _make_room(self, work: list[Work]) -> dict[int, Tensor | RuntimeError | None]:
@@ -106,10 +110,13 @@ class Llama:
                 failed[piece.seq] = error
         return failed
 
-    def _pass(self, work: list[Work]) -> dict[int, Tensor | RuntimeError | None]:
-        """Logits of the wanted. Pre: single tokens come first, and there is room."""
+    def _pass(self, work: list[Work], unwanted: Callable[[], bool]) -> dict[int, Tensor | RuntimeError | None]:
+        """Logits of the wanted. Pre: single tokens come first, and there is room.
+
+        Until the lengths of the rows grow, at the end, what was written behind them is nothing: so a pass can be given up anywhere.
+        """
         rows, counts = [self._kv.find(piece.seq) for piece in work], [len(piece.tokens) for piece in work]
-        hidden = self._forward([token for piece in work for token in piece.tokens], attention(self._kv, rows, counts))
+        hidden = self._forward([token for piece in work for token in piece.tokens], attention(self._kv, rows, counts), unwanted)
         for row, count in zip(rows, counts, strict=True):
             self._kv.rows[row].length += count
         results: dict[int, Tensor | RuntimeError | None] = {piece.seq: None for piece in work}
@@ -119,13 +126,15 @@ class Llama:
             results |= zip(wanted, self._logits(hidden[ends]), strict=True)
         return results
 
-    def _forward(self, tokens: list[int], attend: Attention) -> Tensor:
+    def _forward(self, tokens: list[int], attend: Attention, unwanted: Callable[[], bool]) -> Tensor:
         """Hidden states [tokens, dim] after the last layer."""
         weights, eps = self._weights, self._shape.eps
         x = F.embedding(torch.tensor(tokens, device=weights.embedding.device), weights.embedding)
         angles = attend.positions[:, None].float() * weights.inv_freq
         turn = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
         for index, layer in enumerate(weights.layers):
+            if index % _LOOK_UP == 0 and unwanted():
+                raise GivenUpError
             q, k, v = self._heads(layer, _norm(x, layer.norm_in, eps), turn)
             x = x + linear(attend(index, q, k, v).flatten(1), layer.out)
             gate, up = linear(_norm(x, layer.norm_mid, eps), layer.gate_up).chunk(2, -1)

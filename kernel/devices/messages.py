@@ -24,6 +24,8 @@ from typing import Literal
 import msgspec
 
 Dtype = Literal["bfloat16", "float32"]
+Arithmetic = Literal["auto", "bfloat16", "float32"]
+"""`auto`: whichever the device is faster in."""
 Kind = Literal["decoder", "encoder"]
 Finish = Literal["", "stop", "length"]
 Tier = Literal["device", "host", "disk"]
@@ -56,7 +58,7 @@ class Load(Command, frozen=True, tag="load"):
     model: str
     path: str
     kind: Kind
-    dtype: Dtype
+    dtype: Arithmetic
     slots: int
     """Sequences that may run at once (decoders)."""
     pages: int = 0
@@ -177,6 +179,7 @@ class Loaded(Report, frozen=True, tag="loaded"):
     """Longest sequence in tokens."""
     dim: int
     """Size of an embedding (encoders) or of the hidden state (decoders)."""
+    dtype: Dtype = "float32"
     page_bytes: int = 0
     """0: this model cannot take pages, and what is preempted must be computed again."""
 

@@ -26,8 +26,7 @@ _NEIGHBOURS: set[frozenset[Tier]] = {frozenset({"device", "host"}), frozenset({"
 class PagePool:
     """The slots of all tiers. Used by the thread of the steps only; the swap file alone is left to `background`."""
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device, load: Load, background: Background) -> None:
-        dtype = getattr(torch, load.dtype)
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, load: Load, background: Background) -> None:
         self.page_bytes = page_bytes(shape, dtype)
         on_gpu = device.type == "cuda"
         # Empty, not zeros: what no page was ever put in takes no memory.

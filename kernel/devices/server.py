@@ -12,7 +12,9 @@ import ctypes
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,6 +72,8 @@ class Server:
         self._driver = driver
         self._decoder = msgspec.msgpack.Decoder(AnyCommand)
         self._encoder = msgspec.msgpack.Encoder()
+        self._arrived: deque[AnyCommand] = deque()
+        """Received and not applied yet."""
         self._running = True
         self._actions: dict[type[Command], Callable[[Any], AnyReport | None]] = {
             Load: driver.load,
@@ -96,23 +100,32 @@ class Server:
     def run(self) -> None:
         """Serve until `Shutdown`."""
         while self._running:
-            if not self._driver.busy:
+            if not self._driver.busy and not self._arrived:
                 self._waiting.poll()
             self._send_all(self._driver.collect())
             self._drain()
             if self._running:
-                self._send_all(self._driver.step())
+                self._send_all(self._driver.step(self._newcomer))
 
     def _drain(self) -> None:
         """Apply every command that has arrived."""
-        while self._running and self._socket.poll(0):
+        self._receive()
+        while self._running and self._arrived:
+            self._apply(self._arrived.popleft())
+            self._receive()
+
+    def _receive(self) -> None:
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             frames = self._socket.recv_multipart()
             try:
-                command = self._decoder.decode(frames[-1])
+                self._arrived.append(self._decoder.decode(frames[-1]))
             except msgspec.MsgspecError as error:  # a foreign or newer message is no reason to lose the others' work
                 self.send(Failed(f"a frame of {len(frames[-1])} bytes is no command: {error}"))
-            else:
-                self._apply(command)
+
+    def _newcomer(self) -> float:
+        """See `driver.Newcomer`."""
+        self._receive()
+        return min((command.rank for command in self._arrived if isinstance(command, Begin)), default=inf)
 
     def _apply(self, command: AnyCommand) -> None:
         if isinstance(command, Shutdown):

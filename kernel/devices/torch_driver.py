@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .arithmetic import fastest
 from .background import Background
 from .checkpoint import load_llama
-from .driver import LanguageModel, RefusedError
+from .driver import LanguageModel, Newcomer, RefusedError, nobody
 from .engine import Engine
 from .messages import (
     Begin,
     Copied,
     Copy,
+    Dtype,
     Embed,
     Embedded,
     Extend,
@@ -58,11 +60,12 @@ class TorchDriver:
         """See `Driver`."""
         began = time.perf_counter()
         try:
-            manifest, size, page_bytes = self._load(command)
+            dtype = fastest(self._device) if command.dtype == "auto" else getattr(torch, command.dtype)
+            manifest, size, page_bytes = self._load(command, dtype)
         except Exception as error:  # what a damaged file raises is anyone's guess
             return LoadFailed(command.model, f"{type(error).__name__}: {error}")
         took = time.perf_counter() - began
-        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim, page_bytes)
+        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim, _name(dtype), page_bytes)
 
     def unload(self, command: Unload) -> None:
         """See `Driver`."""
@@ -127,9 +130,9 @@ class TorchDriver:
             return Failed(str(error), batch=command.batch)
         return Embedded(command.batch, encoder.dim, vectors.numpy().astype("<f4").tobytes())
 
-    def step(self) -> list[Stepped | Failed]:
+    def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
         """See `Driver`. Models take turns within a step."""
-        return [report for engine in self._engines.values() if engine.busy for report in engine.step()]
+        return [report for engine in self._engines.values() if engine.busy for report in engine.step(newcomer)]
 
     def _engine(self, model: str) -> Engine:
         if model not in self._engines:
@@ -139,9 +142,9 @@ class TorchDriver:
     def _engine_of(self, seq: int) -> Engine | None:
         return next((engine for engine in self._engines.values() if seq in engine), None)
 
-    def _load(self, command: Load) -> tuple[Manifest, int, int]:
+    def _load(self, command: Load, dtype: torch.dtype) -> tuple[Manifest, int, int]:
         """Load a model and give its manifest, its size and that of its pages."""
-        folder, dtype = Path(command.path), getattr(torch, command.dtype)
+        folder = Path(command.path)
         manifest = read_manifest(folder)
         if command.model in self._engines or command.model in self._encoders:
             raise RefusedError(f"{command.model!r} is already loaded")
@@ -153,9 +156,13 @@ class TorchDriver:
             encoder = self._encoders[command.model] = Encoder(folder, manifest, dtype, self._device)
             return manifest, encoder.size, 0
         model = _language_model(folder, dtype, self._device)
-        pool = PagePool(model.page_shape, self._device, command, self._background) if model.page_shape else None
+        pool = PagePool(model.page_shape, dtype, self._device, command, self._background) if model.page_shape else None
         self._engines[command.model] = Engine(model, manifest, folder, command.slots, pool)
         return manifest, model.size, pool.page_bytes if pool is not None else 0
+
+
+def _name(dtype: torch.dtype) -> Dtype:
+    return "bfloat16" if dtype is torch.bfloat16 else "float32"
 
 
 def _language_model(folder: Path, dtype: torch.dtype, device: torch.device) -> LanguageModel:

@@ -32,9 +32,27 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
+from kernos.syscalls.message import Receive, Reply, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
-from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy, ListPrincipals, Revoke
+from kernos.syscalls.policy import (
+    ApplyPolicy,
+    CheckPolicy,
+    ComparePolicies,
+    Enroll,
+    ExplainDecision,
+    FetchPolicy,
+    GetPolicy,
+    ListGenerations,
+    ListHolders,
+    ListPrincipals,
+    ListRights,
+    ReadShadow,
+    Revoke,
+    RollBackPolicy,
+    ScorePolicy,
+    ShadowPolicy,
+    SuggestPolicy,
+)
 from kernos.syscalls.process import (
     Exit,
     GetUsage,
@@ -121,6 +139,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     UploadPart: store.part,
     FinishUpload: store.finish,
     Send: message.send,
+    Reply: message.reply,
     Receive: message.receive,
     Subscribe: message.subscribe,
     Unsubscribe: message.unsubscribe,
@@ -129,7 +148,19 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     CallTool: tool.call,
     ListTools: tool.list_,
     GetPolicy: policy.status,
+    ExplainDecision: policy.explain,
+    ListRights: policy.rights,
+    ListHolders: policy.holders,
+    ScorePolicy: policy.exposures,
+    SuggestPolicy: policy.suggestion,
     CheckPolicy: policy.check,
+    ComparePolicies: policy.diff,
+    ApplyPolicy: policy.apply,
+    RollBackPolicy: policy.rollback,
+    ListGenerations: policy.history,
+    FetchPolicy: policy.fetch,
+    ShadowPolicy: policy.shadow,
+    ReadShadow: policy.mismatches,
     Enroll: policy.enroll,
     Revoke: policy.revoke,
     ListPrincipals: policy.principals,

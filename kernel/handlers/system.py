@@ -37,9 +37,10 @@ def status(system: System, ticket: Ticket, call: GetStatus) -> Status:
         refused=system.refused,
         in_flight=len(system.gate.in_flight),
         queued_turns=system.scheduler.queued,
-        policy=system.policy.hash,
+        policy=system.law.policy.hash,
         devices=system.fleet.view(),
         pages=system.paging.view(),
+        damage=system.damage,
     )
 
 

@@ -232,7 +232,16 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA)
+_REPLIES: Final = """
+-- The mail that a mail answers.
+ALTER TABLE mails ADD COLUMN in_reply_to TEXT;
+
+-- The context that a remembered reply tells of: it goes when that is deleted.
+ALTER TABLE replies ADD COLUMN context TEXT;
+CREATE INDEX replies_of ON replies (context) WHERE context IS NOT NULL;
+"""
+
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES)
 
 
 def migrate(connection: Connection) -> bool:

@@ -12,7 +12,29 @@ from kernos.apps.cli.__main__ import main
 from kernos.syscalls import Call, Done
 from kernos.syscalls.errors import BusyError, DeniedError
 from kernos.syscalls.model import ListModels, LoadModel, Model, Models
-from kernos.syscalls.policy import CheckPolicy, Decision, GetPolicy, PolicyStatus
+from kernos.syscalls.policy import (
+    ExplainDecision,
+    Explanation,
+    Exposure,
+    Exposures,
+    Generation,
+    Generations,
+    GetPolicy,
+    Holder,
+    Holders,
+    ListGenerations,
+    ListHolders,
+    ListRights,
+    Mismatch,
+    PolicyStatus,
+    ReadShadow,
+    Right,
+    Rights,
+    ScorePolicy,
+    ShadowReport,
+    Suggestion,
+    SuggestPolicy,
+)
 from kernos.syscalls.process import GetUsage, Kill, ListProcesses, Meter, Nice, Process, Processes, SendSignal, Usage
 from kernos.syscalls.system import Device, GetStatus, Status
 
@@ -32,7 +54,13 @@ PRINTING: list[tuple[tuple[str, ...], type[Call[Any]], Any]] = [
     (("models", "load", "tiny"), LoadModel, MODEL),
     (("status",), GetStatus, STATUS),
     (("policy", "status"), GetPolicy, PolicyStatus("abc", 10, 1, 0)),
-    (("policy", "check", "app:shop", "model/tiny", "generate"), CheckPolicy, Decision(True, "p, app:*, …", "abc")),
+    (("policy", "why", "app:shop", "model/tiny", "generate"), ExplainDecision, Explanation(True, "p, app:*, …", "abc", [], [], "")),
+    (("policy", "can", "app:shop"), ListRights, Rights([Right("model/*", "generate", "allow", "p, app:*, …", ["role:a"])])),
+    (("policy", "who", "model/tiny", "generate"), ListHolders, Holders([Holder("app:shop", "p, app:*, …")])),
+    (("policy", "score"), ScorePolicy, Exposures([Exposure("app:shop", 1.5, ["stop the kernel"])])),
+    (("policy", "history"), ListGenerations, Generations([Generation(1, "abc", "admin:root", 1e9, "why", True)])),
+    (("policy", "suggest", "app:shop"), SuggestPolicy, Suggestion(["p, …"], [], [], 0.0)),
+    (("policy", "shadow", "--report"), ReadShadow, ShadowReport("abc", 1.0, 5, [Mismatch("app:a", "model/m", "embed", True, "", 2)])),
 ]
 
 
@@ -142,11 +170,13 @@ def test_any_other_error_is_exit_code_1_and_says_when(shell: Shell, kernel: Any)
     assert "(after 2 s)" in result.stderr
 
 
-def test_policy_check_answers_by_exit_code(shell: Shell, kernel: Any) -> None:
-    kernel.answers[CheckPolicy] = Decision(False, "", "abc")
-    result = shell("policy", "check", "app:x", "model/tiny", "generate")
+def test_policy_why_answers_by_exit_code(shell: Shell, kernel: Any) -> None:
+    kernel.answers[ExplainDecision] = Explanation(False, "", "abc", [], ["p, near"], "p, smallest")
+    result = shell("policy", "why", "app:x", "model/tiny", "generate")
     assert result.exit_code == 4
     assert "no rule allows it" in result.stdout
+    assert "p, near" in result.stdout
+    assert "p, smallest" in result.stdout
 
 
 @pytest.mark.parametrize(

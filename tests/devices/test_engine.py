@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kernos.kernel.devices.engine import PREFILL_ALONE, PREFILL_BESIDE
 from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
+from kernos.kernel.devices.pace import LEAST, MOST
 
 PERSON = json.dumps(
     {
@@ -84,11 +85,11 @@ def test_a_long_prompt_is_computed_in_chunks_beside_the_others(bench: Any, promp
     decoding = bench.begin(prompts[0], 30)
     bench.step()
     long = bench.begin(prompts[7], 1)
-    assert len(prompts[7]) > 2 * PREFILL_BESIDE
+    assert len(prompts[7]) > 2 * LEAST
     while not bench.finish.get(long):
         stepped = bench.step()
         done = {output.seq: output for output in stepped.outputs}
-        assert done[long].prefilled <= PREFILL_BESIDE
+        assert done[long].prefilled <= LEAST
         assert len(done[decoding].tokens) == 1
     bench.drain()
 
@@ -98,7 +99,7 @@ def prefilled(stepped: Stepped) -> dict[int, int]:
 
 
 def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
-    assert sum(map(len, prompts[:4])) < PREFILL_ALONE
+    assert sum(map(len, prompts[:4])) < MOST
     seqs = [bench.begin(prompt, 10) for prompt in prompts[:4]]
     assert list(prefilled(bench.step()).values()) == [len(prompt) for prompt in prompts[:4]]
     bench.drain()
@@ -107,26 +108,46 @@ def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]
 
 def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     long, size = prompts[7], len(prompts[7])
-    assert size - PREFILL_ALONE > PREFILL_BESIDE
+    assert size - MOST > LEAST
     bench.begin(prompts[0], 30, rank=1)
     bench.step()
     late, equal, urgent = (bench.begin(long, 5, rank=rank) for rank in (2, 1, 0))
-    assert prefilled(bench.step()) == {urgent: PREFILL_ALONE}
-    assert prefilled(bench.step()) == {urgent: size - PREFILL_ALONE}
+    assert prefilled(bench.step()) == {urgent: MOST}
+    assert prefilled(bench.step()) == {urgent: size - MOST}
     while not bench.tokens[equal]:
         done = prefilled(bench.step())
-        assert sum(done.values()) <= PREFILL_BESIDE
+        assert sum(done.values()) <= LEAST
         assert late not in done or bench.tokens[equal]
     bench.drain()
     for seq in (late, equal, urgent):
         assert bench.tokens[seq] == greedy[7][:5]
 
 
+def test_a_pass_is_given_up_for_somebody_more_urgent(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    seqs = [bench.begin(prompts[n], 20, rank=2) for n in (0, 1)]
+    bench.step()
+    bench.driver._engines["it"]._pace.waste(-60.0)
+    looks = iter([inf, inf, 1])
+    assert bench.driver.step(lambda: next(looks)) == [], "it was noticed in the middle of the pass"
+    assert bench.step(lambda: 2).outputs, "an equal has to wait"
+    urgent = bench.begin(prompts[2], 20, rank=1)
+    bench.drain()
+    assert [bench.tokens[seq] for seq in (*seqs, urgent)] == [greedy[n][:20] for n in (0, 1, 2)]
+
+
+def test_not_more_than_a_share_of_the_time_is_lost_to_newcomers(bench: Any, prompts: list[list[int]]) -> None:
+    bench.begin(prompts[0], 100, rank=2)
+    pace = bench.driver._engines["it"]._pace
+    pace.waste(pace._credit)
+    assert bench.step(lambda: 0).outputs
+    bench.drain()
+
+
 def test_who_lacks_one_token_is_never_kept_waiting(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     """One token of a prompt costs as much as one of a row that decodes, so it is not counted."""
     long = bench.begin(prompts[7], 1)
     short = bench.begin([1], 1)
-    assert prefilled(bench.step()) == {short: 1, long: PREFILL_BESIDE}
+    assert prefilled(bench.step()) == {short: 1, long: LEAST}
     bench.drain()
     assert bench.tokens[long] == greedy[7][:1]
 

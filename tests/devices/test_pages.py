@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from kernos.kernel.devices.engine import PREFILL_ALONE
 from kernos.kernel.devices.messages import (
     PAGE,
     Begin,
@@ -32,6 +31,7 @@ from kernos.kernel.devices.messages import (
     Tier,
     Unload,
 )
+from kernos.kernel.devices.pace import MOST
 from kernos.kernel.devices.shape import page_bytes
 from kernos.kernel.devices.swap import SwapFile
 from kernos.kernel.devices.torch_driver import TorchDriver
@@ -145,7 +145,7 @@ def test_a_prompt_with_pages_gives_the_same_tokens(kernel: Kernel, undisturbed: 
     needed = -(-cached // PAGE)
     seq = kernel.begin(PROMPT, 100, pages=[9, 2, 5, 0][:needed], cached=cached)
     assert torch.equal(kernel.row(seq, cached), row)
-    first_share = min(200 - cached, PREFILL_ALONE)
+    first_share = min(200 - cached, MOST)
     stepped = kernel.bench.step()
     assert [(output.prefilled, output.held) for output in stepped.outputs] == [(first_share, cached + first_share)]
     kernel.bench.drain()
@@ -203,10 +203,10 @@ def test_a_prompt_is_saved_when_half_of_it_is_computed(kernel: Kernel) -> None:
     expected = kernel.run(LONG, 20)
     seq = kernel.begin(LONG, 20)
     (output,) = kernel.bench.step().outputs
-    assert (output.tokens, output.held) == ([], PREFILL_ALONE)
+    assert (output.tokens, output.held) == ([], MOST)
     assert isinstance(kernel.save(seq, 0, [0, 1, 2]), Saved)
     kernel.bench.driver.stop(Stop(seq))
-    again = kernel.begin(LONG, 20, pages=[0, 1, 2], cached=PREFILL_ALONE)
+    again = kernel.begin(LONG, 20, pages=[0, 1, 2], cached=MOST)
     kernel.bench.drain()
     assert kernel.bench.tokens[again] == expected
 

@@ -16,12 +16,12 @@ from kernos.syscalls.bounds import MAX_MESSAGE_BYTES
 from kernos.syscalls.context import AppendContext, OpenContext, ReadContext
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, Message
 from kernos.syscalls.places import read_connection
-from kernos.syscalls.policy import CheckPolicy, Enroll, GetPolicy
+from kernos.syscalls.policy import Enroll, ExplainDecision, GetPolicy
 from kernos.syscalls.process import Exit, GetUsage, Kill, ListProcesses, Nice, ReportCrash, SendSignal, SetLimits, Spawn, Wait
 from kernos.syscalls.store import GetFile, ListFiles, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
-from kernos.syscalls.transport import Dealer
+from kernos.syscalls.transport import HANDSHAKE_S, Dealer
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, decode_reply_header, encode
 
 MESSAGES = 10_000
@@ -59,7 +59,7 @@ REQUESTS: list[Call[object]] = [
     CallTool(tool="fuzz/t", arguments="{}"),
     ListTools(prefix="f"),
     GetPolicy(),
-    CheckPolicy(subject="app:a", object="model/x", action="generate"),
+    ExplainDecision(subject="app:a", object="model/x", action="generate"),
     Enroll(principal="app:x", public_key="x" * 40),
 ]
 
@@ -159,6 +159,7 @@ def key(own_kernel: RunningKernel) -> Key:
 def attacker(own_kernel: RunningKernel, key: Key) -> Iterator[Dealer]:
     connection = read_connection(own_kernel.where)
     dealer = Dealer(connection.calls, connection.public_key, key)
+    dealer.shake_hands(HANDSHAKE_S)
     dealer.socket.setsockopt(zmq.SNDTIMEO, 10_000)
     yield dealer
     dealer.close()

@@ -12,7 +12,7 @@ import itertools
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -28,8 +28,10 @@ from kernos.kernel.devices.messages import AnyCommand, AnyReport, Begin, Kind, L
 from kernos.kernel.devices.modelstore import MANIFEST, Manifest
 from kernos.kernel.gate import Gate
 from kernos.kernel.host import Client, Delivery
+from kernos.kernel.law import Law, enforced
 from kernos.kernel.memory.connection import Connection
 from kernos.kernel.memory.database import NAME, Database, open_database, storage_key
+from kernos.kernel.security.generations import Generations
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.policy import Policy, load_policy
 from kernos.kernel.system import System
@@ -80,6 +82,7 @@ class FakeHost:
         self.commands: list[tuple[str, AnyCommand]] = []
         self.started: list[str] = []
         self.killed: list[int] = []
+        self.programs_gone: set[int] = set()
         self.watched: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
@@ -103,11 +106,9 @@ class FakeHost:
         self.started.append(server)
         return 50_000 + len(self.started)
 
-    def watch_program(self, os_pid: int) -> None:
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
         self.watched.append(os_pid)
-
-    def kill(self, os_pid: int) -> None:
-        self.killed.append(os_pid)
+        return os_pid not in self.programs_gone
 
     def at(self, when: float, act: Callable[[], None]) -> FakeTimer:
         timer = FakeTimer(act)
@@ -367,11 +368,11 @@ def make_places(home: Path, store: Path | None = None) -> Places:
 
 
 def make_policy(folder: Path, text: str, *, model: str | None = None) -> Path:
-    """A policy folder with the shipped model and one file."""
+    """A policy folder with the shipped model and one file, whose last line is added."""
     shipped = Path(__file__).parents[2] / "policies"
     (folder / "policy.d").mkdir(parents=True)
     (folder / "model.conf").write_text(model or (shipped / "model.conf").read_text("utf-8"), "utf-8")
-    (folder / "policy.d" / "50-test.csv").write_bytes(text.encode("utf-8"))
+    (folder / "policy.d" / "50-test.csv").write_bytes(f"{text}# end\n".encode())
     return folder
 
 
@@ -386,16 +387,26 @@ g, admin:root, role:admin
 _policies: dict[str, Policy] = {}
 
 
-def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | None = None, config: Config | None = None) -> World:
-    """A kernel at rest; `policy` None: the shipped policies."""
+def make_world(
+    home: Path,
+    *,
+    policy: str | None = OPEN_POLICY,
+    store: Path | None = None,
+    config: Config | None = None,
+    gone: Collection[int] = (),
+    started: float = START,
+) -> World:
+    """A kernel at rest; `policy` None: the shipped policies. It finds what another left in this home; `gone` are programs that ended."""
     where = make_places(home, store)
     if policy is None:
-        law = load_policy(install_policies(where, ADMIN))
-    elif policy in _policies:
-        law = _policies[policy]  # a snapshot never changes, so worlds can share it
+        law = enforced(install_policies(where, ADMIN, EPOCH))
     else:
-        law = _policies[policy] = load_policy(make_policy(home / "law", policy))
+        if policy not in _policies:  # a snapshot never changes, so worlds can share it
+            _policies[policy] = load_policy(make_policy(home / "law", policy))
+        law = Law(_policies[policy], Generations(where.config / "policies"), None)
     host = FakeHost()
+    host.now = started
+    host.programs_gone.update(gone)
     disk = FakeDisk(host, where.state)
     system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
     world = World(system, Gate(system), host, disk)

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from kernos.kernel import boot
 from kernos.kernel.boot import BootError, enroll_administrator, install_policies, kernel_key, lock_state, make_folders
 from kernos.kernel.config import Config, ConfigError, load_config
 from kernos.kernel.launch import Trace, launch_device, reap_orphans
+from kernos.kernel.law import enforced
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.liveness import start_time
-from kernos.kernel.security.policy import load_policy
+from kernos.kernel.security.rules import PolicyError
 from kernos.syscalls.keys import key_file, read_key
 from kernos.syscalls.places import Places
-from tests.kernel.fakes import make_world
+from kernos.syscalls.sources import read_files
+from tests.kernel.fakes import EPOCH, make_policy, make_world
 
 
 @pytest.fixture
@@ -107,13 +110,15 @@ class TestFirstBoot:
 
     def test_the_policies_name_the_administrator(self, where: Places) -> None:
         make_folders(where)
-        folder = install_policies(where, "admin:anna")
-        policy = load_policy(folder)
+        law = enforced(install_policies(where, "admin:anna", EPOCH))
+        policy, folder = law.policy, where.config / "policies"
         assert policy.allows("admin:anna", "system", "stop")
         assert not policy.allows("admin:bert", "system", "stop")
         assert policy.limits("admin:anna")["turns"] > policy.limits("admin:bert")["turns"]
-        assert (folder / "limits.toml").is_file()
-        assert {file.name for file in (folder / "policy.d").iterdir()} >= {"00-system.csv", "20-customer-service.csv", "90-local.csv"}
+        assert law.installed is not None
+        assert (law.installed.number, law.installed.author, law.installed.time) == (1, "admin:anna", EPOCH)
+        assert {"model.conf", "limits.toml", "policy.d/00-system.csv", "roles.d/90-local.csv"} <= read_files(folder).keys()
+        assert read_files(folder) == read_files(folder / "active") == policy.files, "the working copy is what is in force"
 
     def test_the_kernels_key_is_not_a_client(self, where: Places) -> None:
         make_folders(where)
@@ -130,19 +135,35 @@ class TestSecondBoot:
 
     def test_policies_stay_as_they_were_edited(self, where: Places) -> None:
         make_folders(where)
-        local = install_policies(where, "admin:anna") / "policy.d" / "90-local.csv"
-        local.write_text("p, admin:anna, system, ping, allow\n", "utf-8")
-        install_policies(where, "admin:bert")
-        assert local.read_text("utf-8") == "p, admin:anna, system, ping, allow\n"
+        generations = install_policies(where, "admin:anna", EPOCH)
+        local = where.config / "policies" / "roles.d" / "90-local.csv"
+        local.write_text("not a rule\n", "utf-8")
+        install_policies(where, "admin:bert", EPOCH)
+        assert local.read_text("utf-8") == "not a rule\n"
+        assert enforced(generations).policy.allows("admin:anna", "system", "stop"), "editing a file changes nothing"
+        assert generations.active == 1
+
+    def test_policies_that_were_not_installed_are(self, where: Places) -> None:
+        """The kernel died between the working copy and the first generation, or somebody brought a working copy."""
+        make_folders(where)
+        install_policies(where, "admin:anna", EPOCH)
+        shutil.rmtree(where.config / "policies" / "generations")
+        (where.config / "policies" / "active").unlink()
+        assert enforced(install_policies(where, "admin:bert", EPOCH)).policy.allows("admin:anna", "system", "stop")
+
+    def test_a_working_copy_with_a_mistake_is_no_first_generation(self, where: Places) -> None:
+        make_folders(where)
+        make_policy(where.config / "policies", "p, app:*, system, ping, dney\n")
+        with pytest.raises(PolicyError, match=r"policy.d/50-test.csv:1:25: error"):
+            install_policies(where, "admin:anna", EPOCH)
 
     def test_policies_that_were_half_installed_are_installed(self, where: Places) -> None:
         make_folders(where)
         (where.config / "policies.part" / "policy.d").mkdir(parents=True)
         (where.config / "policies.part" / "rubbish").write_text("x", "utf-8")
-        folder = install_policies(where, "admin:anna")
-        assert load_policy(folder).allows("admin:anna", "system", "stop")
+        assert enforced(install_policies(where, "admin:anna", EPOCH)).policy.allows("admin:anna", "system", "stop")
         assert not (where.config / "policies.part").exists()
-        assert not (folder / "rubbish").exists()
+        assert not (where.config / "policies" / "rubbish").exists()
 
     def test_an_administrators_key_that_was_lost_is_replaced(self, where: Places) -> None:
         """The book of principals was lost, and the key was not."""
@@ -340,7 +361,7 @@ class TestMain:
         rules.mkdir(parents=True)
         (rules.parent / "model.conf").write_bytes((Path(boot.__file__).parents[1] / "policies" / "model.conf").read_bytes())
         (rules / "10-x.csv").write_text("p, app:x, system, ping, Allow\n", "utf-8")
-        assert "10-x.csv:1: the effect is `Allow`" in self.fails(capsys)
+        assert "policy.d/10-x.csv:1:25: error: the effect is `Allow`" in self.fails(capsys)
 
     def test_a_kernel_that_runs_already(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         where = Places(home / "config", home / "state", home / "models", home / "run")

@@ -51,7 +51,7 @@ class TestLoading:
         assert cold.commands(Load) == []
         agent.send(ASK)
         (load,) = cold.commands(Load)
-        assert (load.model, load.kind, load.dtype, load.slots) == ("tiny", "decoder", "bfloat16", cold.system.config.slots)
+        assert (load.model, load.kind, load.dtype, load.slots) == ("tiny", "decoder", "auto", cold.system.config.slots)
         assert states(cold)["tiny"] == "loading"
         cold.loaded("tiny")
         assert states(cold)["tiny"] == "ready"

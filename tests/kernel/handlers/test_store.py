@@ -112,7 +112,7 @@ class TestVersions:
         agent.call(PutFile(path="x", data=b"four"))
         before = world.system.quotas.usage("app:shop", world.host.now)
         again = make_world(tmp_path)
-        successor = again.connect("app:shop").spawn()
+        successor = again.connect("app:shop").agent(agent.pid)
         assert successor.call(GetFile(path="x")).data == b"four"
         assert again.system.quotas.usage("app:shop", again.host.now) == before
 
@@ -211,7 +211,7 @@ class TestSearch:
         agent.call(ShareFiles(path="open", principal="app:other", access="read"))
         assert sorted(self.paths(other, "tulips", owner="app:shop")) == ["open/x", "open/z"]
         denied = "p, app:other, store/open/z, read, deny\n"
-        world.system.policy = load_policy(make_policy(tmp_path / "strict", OPEN_POLICY + denied))
+        world.system.law.policy = load_policy(make_policy(tmp_path / "strict", OPEN_POLICY + denied))
         assert self.paths(other, "tulips", owner="app:shop") == ["open/x"]
         agent.call(ShareFiles(path="open", principal="app:other"))
         assert self.paths(other, "tulips", owner="app:shop") == []

@@ -31,18 +31,17 @@ turns = 0
 """
 
 
-def read(folder: Path, text: str) -> Allowances:
-    (folder / "limits.toml").write_text(text, "utf-8")
-    return read_allowances(folder)
+def read(text: str) -> Allowances:
+    return read_allowances({"limits.toml": text.encode()})
 
 
-def test_each_limit_is_looked_up_by_itself(tmp_path: Path) -> None:
-    limits = read(tmp_path, DEFAULT + TABLES).of("user:anna", {"role:clerk", "role:boss", "role:nobody"})
+def test_each_limit_is_looked_up_by_itself() -> None:
+    limits = read(DEFAULT + TABLES).of("user:anna", {"role:clerk", "role:boss", "role:nobody"})
     assert limits == dict.fromkeys(NAMES, 10) | {"turns": 0, "calls": 3, "files": 5, "bytes": 1}
 
 
-def test_another_kind_has_the_default(tmp_path: Path) -> None:
-    assert read(tmp_path, DEFAULT + TABLES).of("app:shop", set()) == dict.fromkeys(NAMES, 10)
+def test_another_kind_has_the_default() -> None:
+    assert read(DEFAULT + TABLES).of("app:shop", set()) == dict.fromkeys(NAMES, 10)
 
 
 def test_roles_of_roles_count(tmp_path: Path) -> None:
@@ -88,6 +87,8 @@ def test_without_a_file_the_shipped_limits_hold(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_with_a_mistake_is_refused_whole(tmp_path: Path, text: str, says: str) -> None:
+    folder = make_policy(tmp_path, "p, app:*, system, ping, allow\n")
+    (folder / "limits.toml").write_text(text, "utf-8")
     with pytest.raises(PolicyError, match=says) as caught:
-        read(tmp_path, text)
-    assert str(tmp_path / "limits.toml") in str(caught.value)
+        load_policy(folder)
+    assert str(caught.value).startswith("limits.toml:")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernos.kernel.limits import DELEGATIONS
-from kernos.kernel.security.policy import match_path
+from kernos.kernel.security.patterns import match_path
 from kernos.kernel.tickets import Ticket
 from kernos.syscalls.errors import DeniedError, LimitError
 from kernos.syscalls.process import Exit, Kill, Right, Spawn
