@@ -8,6 +8,8 @@ from kernos.syscalls.model import Message
 
 CHARACTERS_PER_TOKEN: Final = 4.2
 """Of this chatter, as the small model counts it."""
+LONG_CHARACTERS_PER_TOKEN: Final = 4.3
+"""The same in long messages."""
 
 
 class Fact(NamedTuple):
@@ -102,11 +104,11 @@ def history(facts: Sequence[Fact], tokens: int, *, hidden: bool = False, seed: i
     Each is a message of its own; if they are `hidden`, a sentence among others in messages of 50 to 200 words.
     """
     chance = random.Random(seed)
-    messages, size = list[Message](), 0.0
+    messages, size, per_token = list[Message](), 0.0, LONG_CHARACTERS_PER_TOKEN if hidden else CHARACTERS_PER_TOKEN
     while size < tokens:
         told = " ".join(_long(chance)) if hidden else _chatter(chance)
         messages += [Message("user", told), Message("assistant", f"{chance.choice(_REPLIES)} {chance.choice(_THEN)}")]
-        size += sum(len(message.text) / CHARACTERS_PER_TOKEN for message in messages[-2:])
+        size += sum(len(message.text) / per_token for message in messages[-2:])
     places = sorted(chance.sample(range(len(messages) * 9 // 20), len(facts)), reverse=True)
     for place, fact in zip(places, facts, strict=True):
         around = _long(chance) if hidden else []

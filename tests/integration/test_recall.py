@@ -48,7 +48,7 @@ def resident(agent: Kernel, context: Context) -> list[MessageState]:
     return agent.call(ReadContext(context=context.id, start=start, limit=1_024)).states
 
 
-@pytest.mark.timeout(1_800 if PROVE else 120)
+@pytest.mark.timeout(1_800 if PROVE else 240)
 @pytest.mark.parametrize("hidden", [False, True])
 def test_facts_asked_for_in_other_words_are_in_the_prompt_also_after_a_kill(models: object, home: str, hidden: bool) -> None:
     facts, tokens = (FACTS, 200_000) if PROVE else (FACTS[:10], 12_000)
