@@ -109,7 +109,7 @@ def install_policies(where: Places, administrator: str, now: float) -> Generatio
             (part / name).write_bytes(data)
         (part / LOCAL_ROLES).write_text(f"# Who administers this machine.\ng, {administrator}, role:admin\n{END}\n", "utf-8")
         part.rename(folder)
-    if not generations.active:
+    if not generations.active and not generations.history():  # else it is for the administrator to say which of them is in force
         written = read_files(folder)
         sound(*read_policy(written))
         generations.install(written, administrator, "the first start", now)

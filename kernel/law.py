@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import BusyError, ConflictError, NotYoursError, PolicyRefusedError, StorageError
+from kernos.syscalls.errors import BusyError, ConflictError, NotFoundError, NotYoursError, PolicyRefusedError, StorageError
 from kernos.syscalls.policy import Generation, Installed, Review
 from kernos.syscalls.sources import Files
 
@@ -171,9 +171,10 @@ def enforced(generations: Generations) -> Law:
     """The law as the generation in force says it; `StorageError` if that is damaged, `PolicyError` if this kernel finds it wrong."""
     try:
         found = generations.read(0)
-    except StorageError as error:
+    except (NotFoundError, StorageError) as error:
+        link = generations.folder / "active"
         sound_ones = [generation.number for generation in generations.history()]
-        way = f" To go back by hand: ln -sfn generations/{sound_ones[0]:04} {generations.folder}/active" if sound_ones else ""
+        way = f" To go back by hand: rm -rf {link} && ln -s generations/{sound_ones[0]:04} {link}" if sound_ones else ""
         raise StorageError(f"{error}{way}") from None
     return Law(sound(*read_policy(found.files)), generations, found.generation)
 

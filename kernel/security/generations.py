@@ -72,6 +72,8 @@ class Generations:
     def read(self, number: int) -> Installation:
         """A generation, or that in force for 0; `NotFoundError` if there is none, `StorageError` if it is not what was installed."""
         number = number or self.active
+        if not number:
+            raise NotFoundError(f"{self._active} does not say which policy generation is in force: it is missing, or no link to one.")
         folder = self._all / f"{number:04}"
         try:
             manifest = _read_manifest(folder)

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.kernel import RunningKernel
 from kernos.syscalls import AsyncKernel, Context, Kernel, Store
 from kernos.syscalls.context import OpenContext
-from kernos.syscalls.errors import BadRequestError, DeadlineError, NotFoundError, WindowExceededError
+from kernos.syscalls.errors import BadRequestError, DeadlineError, NotFoundError
 from kernos.syscalls.model import Chunk, CountTokens, Embed, Generate, Generation, ListModels, Message
 from kernos.syscalls.process import ListProcesses, SendSignal, Signal
 
@@ -45,10 +45,10 @@ def test_tokens_are_charged_to_the_agent(agent: Kernel) -> None:
 
 
 def test_many_conversations_at_once_give_the_answers_they_give_alone(kernel: RunningKernel) -> None:
-    questions = [f"Tell me one thing about the number {number}." for number in range(12)]
+    questions = [f"Tell me one thing about the number {number}." for number in range(10)]
 
     def call(text: str) -> Generate:
-        return Generate(model=MODEL, messages=[Message("user", text)], max_tokens=24)
+        return Generate(model=MODEL, messages=[Message("user", text)], max_tokens=12)
 
     async def together() -> list[Generation]:
         async with AsyncKernel(kernel.key, where=kernel.where) as connection:
@@ -63,10 +63,10 @@ def test_many_conversations_at_once_give_the_answers_they_give_alone(kernel: Run
 
 def test_a_seed_repeats_a_sampled_answer(agent: Kernel) -> None:
     def sample(seed: int | None) -> list[int]:
-        return agent.call(Generate(model=MODEL, messages=QUESTION, max_tokens=24, temperature=1.5, seed=seed, ignore_eos=True)).tokens
+        return agent.call(Generate(model=MODEL, messages=QUESTION, max_tokens=8, temperature=1.5, seed=seed, ignore_eos=True)).tokens
 
     assert sample(7) == sample(7)
-    assert len({tuple(sample(seed)) for seed in range(6)}) > 1
+    assert len({tuple(sample(seed)) for seed in range(3)}) > 1
 
 
 def test_a_stop_text_ends_an_answer_before_it(agent: Kernel) -> None:
@@ -103,8 +103,8 @@ def test_an_agent_goes_on_where_the_kernel_keeps_its_context(agent: Kernel) -> N
 
 def test_a_failed_turn_leaves_the_context_as_it_was(agent: Kernel) -> None:
     context = agent.call(OpenContext(name="bounded"))
-    with pytest.raises(WindowExceededError, match="8192"):
-        agent.call(Generate(model=MODEL, context=context.context, messages=[Message("user", "word " * 9_000)]))
+    with pytest.raises(DeadlineError):
+        agent.call(Generate(model=MODEL, context=context.context, messages=QUESTION, max_tokens=4_000, ignore_eos=True), timeout=0.5)
     assert agent.call(OpenContext(name="bounded")).messages == 0
 
 

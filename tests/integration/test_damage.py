@@ -43,7 +43,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def copy(killed: Path) -> Iterator[Path]:
     """A copy that a test may damage."""
     with tempfile.TemporaryDirectory(prefix="kernos-") as home:
-        yield Path(shutil.copytree(killed, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock")))
+        yield Path(shutil.copytree(killed, home, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns("*.sock")))
 
 
 def damage(log: Path, at: int) -> None:

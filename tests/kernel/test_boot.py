@@ -22,6 +22,7 @@ from kernos.kernel.law import enforced
 from kernos.kernel.security.identity import Identities
 from kernos.kernel.security.liveness import start_time
 from kernos.kernel.security.rules import PolicyError
+from kernos.syscalls.errors import StorageError
 from kernos.syscalls.keys import key_file, read_key
 from kernos.syscalls.places import Places
 from kernos.syscalls.sources import read_files
@@ -150,6 +151,20 @@ class TestSecondBoot:
         shutil.rmtree(where.config / "policies" / "generations")
         (where.config / "policies" / "active").unlink()
         assert enforced(install_policies(where, "admin:bert", EPOCH)).policy.allows("admin:anna", "system", "stop")
+
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_it_is_not_guessed_which_generation_is_in_force(self, where: Places, lost: bool) -> None:
+        """The pointer is gone, or somebody copied the folder with what it pointed to in its place."""
+        make_folders(where)
+        generations = install_policies(where, "admin:anna", EPOCH)
+        active = where.config / "policies" / "active"
+        active.unlink()
+        if not lost:
+            active.mkdir()
+        (where.config / "policies" / "policy.d" / "90-edited.csv").write_text("p, app:*, **, *, allow\n# end\n", "utf-8")
+        assert install_policies(where, "admin:anna", EPOCH).history() == generations.history(), "what was edited is not installed"
+        with pytest.raises(StorageError, match="ln -s generations/0001"):
+            enforced(generations)
 
     def test_a_working_copy_with_a_mistake_is_no_first_generation(self, where: Places) -> None:
         make_folders(where)
