@@ -24,6 +24,7 @@ from .devices.modelstore import ModelStore
 from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
+from .flows import Flows
 from .host import Host
 from .law import Law
 from .limits import ZOMBIES
@@ -66,6 +67,7 @@ class System:
         self.storage = Storage(self, disk)
         self.audit = Audit(self)
         self.contexts = Contexts(self)
+        self.flows = Flows(self)
         self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -101,6 +103,7 @@ class System:
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
         self.mail.close(f"agent/{process.pid}")
+        self.flows.approvals.forget(process.pid)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))
         if len(self.processes.ended) > ZOMBIES:
@@ -110,7 +113,7 @@ class System:
         """Remove the row of an ended agent and tell how it ended."""
         if process.life is Life.EXITED:
             self.processes.step(process, "collect", self.host.now)
-        return Ended(process.pid, process.code or 0, process.reason)
+        return Ended(process.pid, process.code or 0, process.reason, sorted(process.labels))
 
     def program_died(self, os_pid: int) -> None:
         """A client process is gone, and its agents and the key that was lent to it with it."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Pid, Principal, Text
+from .bounds import Id, LabelNames, Pid, Principal, Text
 from .call import Call, Done
 
 Mailbox = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[1-9][0-9]{0,15}|queue/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
@@ -32,6 +32,7 @@ class Mail(msgspec.Struct, frozen=True):
     sent_at: float
     waiting: int
     """Mails still in the box behind this one."""
+    labels: LabelNames = []
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -45,6 +46,8 @@ class Send(Call[Sent], tag="message.send", frozen=True):
 
     to: Address
     text: Text
+    labels: LabelNames = []
+    """Besides those that the caller carries."""
 
 
 class Receive(Call[Mail], tag="message.receive", frozen=True):

@@ -1,6 +1,9 @@
 """`message.*`. The boxes of agents are in memory and end with them; queues and topics are in the database, and their readers wait here."""
 
+from collections.abc import Iterable
 from functools import partial
+
+import msgspec
 
 from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError, DeniedError, NotFoundError
@@ -27,7 +30,8 @@ def send(system: System, ticket: Ticket, call: Send) -> Sent | Later:
     if kind == "agent":
         return _send_agent(system, ticket, call, int(name))
     agent = ticket.agent
-    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, call.to, (), system.host.clock, call.text)
+    labels = system.flows.marked(agent, call.labels)
+    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, call.to, labels, system.host.clock, call.text)
 
     def job(connection: Connection) -> list[str]:
         if kind == "topic":
@@ -45,7 +49,7 @@ def receive(system: System, ticket: Ticket, call: Receive) -> Mail | Later:
         return _take(system, ticket, call.mailbox)
     mail = system.mail.take(call.mailbox)
     if mail is not None:
-        return Mail(mail.mail, mail.sender, mail.sender_pid, mail.user, mail.to, mail.text, mail.sent_at, system.mail.count(call.mailbox))
+        return msgspec.structs.replace(mail, waiting=system.mail.count(call.mailbox))
     _wait(system, ticket, call.mailbox)
     return LATER
 
@@ -65,7 +69,8 @@ def _send_agent(system: System, ticket: Ticket, call: Send, pid: int) -> Sent:
     if process is None or process.life is Life.EXITED:
         raise NotFoundError(f"There is no living agent {pid} to send to. `process.list` shows those there are.")
     agent = ticket.agent
-    mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, system.host.clock, 0)
+    labels = list(system.flows.marked(agent, call.labels))
+    mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, system.host.clock, 0, labels)
     try:
         # A reader who turns out to be gone is no reader: the next one gets the mail, or the box.
         while (reader := system.mail.send(call.to, mail)) is not None and not reader.reply(mail):
@@ -83,8 +88,10 @@ def _take(system: System, ticket: Ticket, box: str) -> Later:
         letter = post.take(connection, box)
         if letter is None:
             raise _EmptyError
+        labels = {*letter.labels, *system.law.policy.flows.given(f"message/{box}")}
+        system.flows.must_reach(ticket.agent, labels, box)  # before it is taken, so that it stays for somebody who may read it
         taken.append(letter)
-        return encode(_mail(letter, post.count(connection, box)))
+        return encode(_mail(letter, post.count(connection, box), labels))
 
     def come(outcome: bytes | Exception) -> None:
         if isinstance(outcome, _EmptyError):
@@ -113,8 +120,9 @@ def _wake(system: System, boxes: list[str]) -> None:
             reader.then(partial(_take, system, reader))(box)
 
 
-def _mail(letter: Letter, waiting: int) -> Mail:
-    return Mail(letter.id, letter.sender, letter.sender_pid, letter.user, letter.receiver, letter.text, letter.time, waiting)
+def _mail(letter: Letter, waiting: int, labels: Iterable[str]) -> Mail:
+    who = (letter.id, letter.sender, letter.sender_pid, letter.user)
+    return Mail(*who, letter.receiver, letter.text, letter.time, waiting, sorted(labels))
 
 
 def _done(_: None) -> Done:

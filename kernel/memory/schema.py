@@ -232,7 +232,12 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA)
+_FILE_LABELS: Final = """
+ALTER TABLE versions ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE uploads ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
+"""
+
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _FILE_LABELS)
 
 
 def migrate(connection: Connection) -> bool:
