@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.errors import KernosError
+from kernos.syscalls.errors import KernelRestartedError, KernosError, StoppingError
 from kernos.syscalls.tool import AnswerTool, Invocation, ListTools, ServeTool
 
 from .functions import ToolCall, ToolFunction
@@ -61,11 +61,14 @@ class Toolbox:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, path: str, tool: ToolFunction[..., Any]) -> None:
-        async with self._kernel.stream(ServeTool(tool=path, description=tool.description, schema=tool.schema)) as invocations:
-            async for invocation in invocations:
-                task = asyncio.create_task(self._answer(tool, invocation))
-                self._running.add(task)  # the loop keeps weak references only
-                task.add_done_callback(self._running.discard)
+        while True:
+            # Served anew by the next kernel: invocations stand each for itself, so that nothing is missing between the two.
+            with suppress(KernelRestartedError, StoppingError):
+                async with self._kernel.stream(ServeTool(tool=path, description=tool.description, schema=tool.schema)) as invocations:
+                    async for invocation in invocations:
+                        task = asyncio.create_task(self._answer(tool, invocation))
+                        self._running.add(task)  # the loop keeps weak references only
+                        task.add_done_callback(self._running.discard)
 
     async def _answer(self, tool: ToolFunction[..., Any], invocation: Invocation) -> None:
         try:

@@ -92,6 +92,7 @@ def _call(row: Row, module: ModuleType) -> str:
         "also on the control socket": row.control,
         "must name an agent": row.agent,
         "taints: the agent that gets the reply carries its labels": row.reads,
+        "after a restart of the kernel, made again by its caller alone: what it did cannot be known": row.outside,
     }
     facts += [f"- {text}" for text, holds in flags.items() if holds]
     return f"### {row.name}\n\n{inspect.getdoc(row.call)}\n\n{_fields(row.call, module)}\n\n" + "\n".join(facts)

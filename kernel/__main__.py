@@ -61,6 +61,7 @@ def main() -> int:
         loop.run()
     finally:
         where.connection.unlink(missing_ok=True)
+        loop.system.agents.flush()
         loop.system.audit.close()
         loop.system.law.write_down(loop.system.storage)
         loop.system.storage.close()
@@ -98,6 +99,7 @@ def _boot(where: Places, config: Config) -> Loop:
     os.umask(0o077)  # sockets take their mode from it
     loop.open(calls, control, where.socket("devices"))
     system = System(loop, where, config, law, identities, DatabaseDisk(database, loop.post), _since_start_ms())
+    system.damage = database.recovery.report()
     loop.attach(system, Gate(system))
     reader = database.reader()
     system.recover(reader)

@@ -67,6 +67,7 @@ class Flows:
         for label in new:
             process.labels[label] = source
         process.tell(self.system.host.now, f"carries {', '.join(sorted(new))} after {source}")
+        self.system.agents.tainted(process)
 
     def must_reach(self, process: Process, labels: Iterable[str], source: str, *, own: bool = True) -> None:
         """Raise `DeniedError` if an agent may not read what has these labels; `own`: it is its owner's."""

@@ -31,6 +31,7 @@ from kernos.syscalls.errors import (
     StoppingError,
     UnknownCallError,
 )
+from kernos.syscalls.model import Generate
 from kernos.syscalls.process import Exit, GetUsage, Nice
 from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
@@ -137,7 +138,10 @@ class Gate:
             raise StoppingError("The kernel is being stopped and takes no new calls. Try again when it is back.", retry_after=5.0)
         process, asked = self._judge(client, header, row, call)
         deadline = None if header.timeout_ms is None else self.system.host.now + header.timeout_ms / 1_000
-        request = Request(client.principal, header.key, hashlib.sha256(body).digest()) if header.key and row.mutates else None
+        request = None
+        if header.key and row.mutates:
+            told = call.context if isinstance(call, Generate) else None
+            request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
         ticket = Ticket(self, client, header.id, row, call, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
         if request is None or self._first(ticket, request):
@@ -164,6 +168,8 @@ class Gate:
                 raise NotYoursError(f"{row.name} is made by an agent. Spawn one with `process.spawn` and name its pid.")
             return None
         process = self.system.processes.rows.get(pid)
+        if process is not None and not process.badge and process.principal == client.principal:
+            self.system.agents.adopt(process, client)
         if process is None or process.principal != client.principal or process.life is Life.EXITED:
             reason = f" It has ended: {process.reason}." if process and process.principal == client.principal else ""
             raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
@@ -267,6 +273,7 @@ class Gate:
         self.system.calls += 1
         if process is not None:
             process.calls += 1
+            self.system.agents.count(process)
 
     def _dispatch(self, ticket: Ticket, call: Call[Any]) -> None:
         try:

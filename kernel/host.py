@@ -31,6 +31,8 @@ class Client:
     principal: str
     os_pid: int
     control: bool
+    start_time: int = 0
+    """Of its program, as in `Process`."""
     cut_off: bool = False
     badge: str = ""
     tickets: "dict[int, Ticket]" = field(default_factory=dict)
@@ -74,8 +76,8 @@ class Host(Protocol):
         """Start a device server; its process id."""
         ...
 
-    def watch_program(self, os_pid: int) -> None:
-        """Tell the system when a process ends that is no child of the kernel."""
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
+        """Tell the system when a program ends; whether it is there."""
         ...
 
     def at(self, when: float, act: Callable[[], None]) -> Timer:

@@ -55,6 +55,15 @@ PROCESSES: Final = 100_000
 ZOMBIES: Final = 1_000
 """Rows of ended agents that nobody has collected with `process.wait`; the oldest go first."""
 
+ORPHAN_S: Final = 30.0
+"""After a restart, how long an agent waits for a program that is gone: its successor may call as it, and go on where it was."""
+
+COUNT_S: Final = 1.0
+"""How often counters of agents and token buckets of principals are written down: a kill forgets what was used in between."""
+
+COUNTED: Final = 500
+"""Agents whose counters are written down at a time: 500 rows take about 7 ms of the writer, which everybody else waits for."""
+
 STORY_LINES: Final = 32
 """What is remembered of each agent's past for error reports."""
 

@@ -28,6 +28,7 @@ from .launch import launch_device
 from .limits import BACKLOG, DEVICE_QUEUE, DRAIN, HANDSHAKE_MS, RECEIVE_QUEUE, SEND_QUEUE
 from .reactor import Reactor, Timer, guarded
 from .security.identity import principal_of
+from .security.liveness import start_time as _start_time
 from .security.zap import answer_zap, peer_pid
 from .system import System
 
@@ -188,9 +189,11 @@ class Loop:
         badge = first.get("User-Id")
         if client is None or client.badge != badge:
             os_pid = peer_pid(str(first.get("Peer-Address")))
-            client = Client(address, principal_of(str(badge)), os_pid, socket is self._control, badge=str(badge))
+            client = Client(
+                address, principal_of(str(badge)), os_pid, socket is self._control, start_time=_start_time(os_pid), badge=str(badge)
+            )
             self._clients[address] = client
-            self.watch_program(os_pid)
+            self._watch_program(os_pid)
         return client
 
     def _device_message(self, socket: "zmq.Socket[bytes]") -> None:
@@ -262,6 +265,13 @@ class Loop:
         self._reactor.watch_process(process.pid, lambda: self._device_ended(server, process))
         return process.pid
 
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
+        """Tell the system when a program ends; whether it is there."""
+        there = os_pid != 0 and _start_time(os_pid) == start_time
+        if there:
+            self._watch_program(os_pid)
+        return there
+
     def at(self, when: float, act: Callable[[], object]) -> Timer:
         """Do something when the clock has reached `when`."""
         return self._reactor.at(when, act)
@@ -276,8 +286,7 @@ class Loop:
 
     # --- ends of processes --------------------------------------------------------------------------------------------------------
 
-    def watch_program(self, os_pid: int) -> None:
-        """Tell the system when a process ends that is no child of the kernel."""
+    def _watch_program(self, os_pid: int) -> None:
         if os_pid and os_pid not in self._programs:
             self._programs.add(os_pid)
             self._reactor.watch_process(os_pid, lambda: self._program_ended(os_pid))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernos.syscalls.call import Call
 from kernos.syscalls.context import AppendContext, ForkContext, GrantContext, LabelContext, SnapshotContext
-from kernos.syscalls.message import Send
+from kernos.syscalls.message import Reply, Send
 from kernos.syscalls.model import Generate
 from kernos.syscalls.process import Spawn
 from kernos.syscalls.store import BeginUpload, MoveFile, PutFile, RollbackFile, ShareFiles
@@ -48,12 +48,19 @@ def to_agent(system: "System", owner: str, agent: Process) -> list[Sink]:
 
 
 def _send(system: "System", process: Process, call: Send) -> Outflow:
-    kind, _, name = call.to.partition("/")
     labels = {*process.labels, *call.labels}
-    if kind != "agent":
+    if not call.to.startswith("agent/"):
         return labels, [Sink((f"message/{call.to}",), False, call.to)]
-    receiver = system.processes.rows.get(int(name))
-    return labels, to_agent(system, process.owner, receiver) if receiver is not None else []
+    return labels, _to_box(system, process, call.to)
+
+
+def _reply(system: "System", process: Process, call: Reply) -> Outflow:
+    return process.labels, _to_box(system, process, call.sender)
+
+
+def _to_box(system: "System", process: Process, box: str) -> list[Sink]:
+    receiver = system.processes.rows.get(int(box.removeprefix("agent/")))
+    return to_agent(system, process.owner, receiver) if receiver is not None else []
 
 
 def _call_tool(system: "System", process: Process, call: CallTool) -> Outflow:
@@ -102,6 +109,7 @@ def _to_store(system: "System", process: Process, call: Any) -> Outflow:
 
 OUTFLOWS: dict[type[Call[Any]], Callable[["System", Process, Any], Outflow]] = {
     Send: _send,
+    Reply: _reply,
     CallTool: _call_tool,
     Spawn: _spawn,
     Generate: _to_context,

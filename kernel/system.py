@@ -7,17 +7,17 @@ import secrets
 from typing import TYPE_CHECKING
 
 from kernos.syscalls.errors import AgentKilledError, KernosError, RefusedError
-from kernos.syscalls.message import Mail
 from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
+from .agents import Agents
 from .config import Config
 from .contexts import Contexts
 from .conversations import Conversations
-from .core.mailboxes import Mailboxes
 from .core.policies import POLICIES
 from .core.processes import Life, Process, ProcessTable
 from .core.quotas import Quotas
+from .core.readers import Readers
 from .core.scheduler import Scheduler
 from .core.supervision import RestartIntensity
 from .devices.modelstore import ModelStore
@@ -57,6 +57,8 @@ class System:
         self.law = law
         self.identities = identities
         self.boot_ms = boot_ms
+        self.damage = ""
+        """What was found lost of the database when it was opened."""
         self.started = host.now
         self.draining = False
         self.calls = 0
@@ -65,10 +67,11 @@ class System:
         self.scheduler = Scheduler(POLICIES[config.policy])
         self.quotas = Quotas(lambda principal: law.policy.limits(principal))
         self.storage = Storage(self, disk)
+        self.agents = Agents(self)
         self.audit = Audit(self)
         self.contexts = Contexts(self)
         self.flows = Flows(self)
-        self.mail: Mailboxes[Mail, Ticket] = Mailboxes()
+        self.readers: Readers[Ticket] = Readers()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
         self.tools = Tools(self)
@@ -84,6 +87,7 @@ class System:
 
     def recover(self, connection: Connection) -> None:
         """Take over what the last kernel kept."""
+        self.agents.load(connection)
         self.contexts.load(connection)
         self.law.recover(connection, self.host.clock)
         for payers, files, size in filestore.charges(connection):
@@ -102,8 +106,8 @@ class System:
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
-        self.mail.close(f"agent/{process.pid}")
         self.flows.approvals.forget(process.pid)
+        self.agents.changed(process)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))
         if len(self.processes.ended) > ZOMBIES:
@@ -113,6 +117,7 @@ class System:
         """Remove the row of an ended agent and tell how it ended."""
         if process.life is Life.EXITED:
             self.processes.step(process, "collect", self.host.now)
+            self.agents.changed(process)
         return Ended(process.pid, process.code or 0, process.reason, sorted(process.labels))
 
     def program_died(self, os_pid: int) -> None:

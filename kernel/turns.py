@@ -172,6 +172,7 @@ class Turns:
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         ticket.agent.prompt_tokens += len(prompt)
+        self.system.agents.count(ticket.agent)
         if not self.system.paging.beginnings.expects(answer):
             self.submit(answer)
 
@@ -261,6 +262,7 @@ class Turns:
         began = bool(output.prefilled and output.tokens)
         if output.tokens:
             answer.bill.charge(len(output.tokens), self.system.host.now)
+            self.system.agents.count(answer.ticket.agent)
             answer.add(output.tokens)
         if answer.id not in self.answers:
             return  # its client is gone, as sending the text has shown

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from .bounds import MAX_MESSAGE_BYTES
 from .call import Call
-from .errors import KernelRestartedError, UnknownCallError, UnreachableError, raised
+from .errors import BadRequestError, KernelRestartedError, UnknownCallError, raised
 from .table import ROWS, Cost, Row
 from .wire import Kind, RequestHeader, decode_error, decode_reply_header, encode, encode_request
 
@@ -50,16 +51,27 @@ class Numbers:
         return self._last
 
 
-def make_request(call: Call[Any], id_: int, pid: int, stream: bool, timeout: float | None, key: str | None) -> Request:
-    """Write the frames of a call; `timeout` in seconds, None for the default of its kind."""
+def row_of(call: Call[Any]) -> Row:
+    """The row of a call; `UnknownCallError` if it is none."""
     row = ROWS.get(type(call))
     if row is None:
         raise UnknownCallError(f"{type(call).__name__} is not a system call. The calls are listed in docs/syscalls.md.")
-    if timeout is None and row.cost in (Cost.LIGHT, Cost.DISK):
-        timeout = LIGHT_TIMEOUT_S
+    return row
+
+
+def timeout_of(row: Row, timeout: float | None) -> float | None:
+    """Seconds that a call may take; the default of its kind if its caller names none."""
+    return LIGHT_TIMEOUT_S if timeout is None and row.cost in (Cost.LIGHT, Cost.DISK) else timeout
+
+
+def make_request(call: Call[Any], id_: int, pid: int, stream: bool, timeout: float | None, key: str | None) -> Request:
+    """Write the frames of a call; `timeout` in seconds. `BadRequestError` if it is too large: the kernel would cut the connection."""
+    row = row_of(call)
     limit = None if timeout is None else max(1, int(timeout * 1_000))
-    header = RequestHeader(id_, pid, stream, limit, key)
-    return Request(id_, row, encode_request(header, call), None if timeout is None else timeout + GRACE_S)
+    frames = encode_request(RequestHeader(id_, pid, stream, limit, key), call)
+    if len(frames[0]) + len(frames[1]) > MAX_MESSAGE_BYTES:
+        raise BadRequestError(f"This {row.name} has {len(frames[1])} bytes, and a message has at most {MAX_MESSAGE_BYTES}. Split it.")
+    return Request(id_, row, frames, None if timeout is None else timeout + GRACE_S)
 
 
 def read_answer(frames: Sequence[bytes]) -> Answer:
@@ -71,12 +83,6 @@ def read_answer(frames: Sequence[bytes]) -> Answer:
 def lost_answer() -> Answer:
     """What a call in flight gets when its connection breaks."""
     error = KernelRestartedError("The connection to the kernel was lost while this call was in flight. Make the call again.")
-    return Answer(0, Kind.ERROR, encode(error.body()))
-
-
-def gone_answer() -> Answer:
-    """What a call gets that no kernel will answer."""
-    error = UnreachableError("The connection to the kernel broke, and no kernel takes it up again. Is it running? Try `kernos status`.")
     return Answer(0, Kind.ERROR, encode(error.body()))
 
 

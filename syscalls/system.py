@@ -60,6 +60,8 @@ class Status(msgspec.Struct, frozen=True):
     """Hash of the policy in force."""
     devices: Annotated[list[Device], Meta(max_length=1_024)]
     pages: Annotated[list[PageUse], Meta(max_length=4_096)] = []
+    damage: ShortText = ""
+    """What this kernel found lost of the database when it started; empty: nothing."""
 
 
 class Ping(Call[Pong], tag="system.ping", frozen=True):

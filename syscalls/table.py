@@ -46,6 +46,8 @@ class Row:
     """Must name an agent: pid 0 is not enough."""
     reads: bool
     """Its reply has labels, and the agent that gets it carries them from then on."""
+    outside: bool
+    """Its effect is not the kernel's to keep: whether it was carried out by a kernel that died, the next one cannot know."""
 
     @cached_property
     def name(self) -> str:
@@ -82,12 +84,12 @@ class Row:
 def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str = "") -> Row:
     """A row; each need is written `object:action`, the flags are those of the heading below."""
     pairs = tuple((need.rpartition(":")[0], need.rpartition(":")[2]) for need in needs)
-    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags, reads="r" in flags)
+    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags, reads="r" in flags, outside="o" in flags)
 
 
 TABLE: tuple[Row, ...] = (
-    # flags: m mutates, c control, a agent, r reads
-    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", flags="m"),
+    # flags: m mutates, c control, a agent, r reads, o outside
+    row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", cost=Cost.DISK, flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
     row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS, flags="r"),
     row(process.Exit, "process/{whose}:exit", flags="mc"),
@@ -142,12 +144,13 @@ TABLE: tuple[Row, ...] = (
     row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),
     row(store.FinishUpload, "store:upload", cost=Cost.DISK, flags="ma"),
     row(message.Send, "message/{to}:send", cost=Cost.DISK, flags="ma"),
+    row(message.Reply, "message/{sender}:send", cost=Cost.DISK, flags="ma"),
     row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="mar"),
     row(message.Subscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(message.Unsubscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(tool.ServeTool, "tool/{tool}:serve", cost=Cost.WAITS, flags="a"),
     row(tool.AnswerTool, "tool:answer", flags="ma"),
-    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="mar"),
+    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="maro"),
     row(tool.ListTools, "tool:list", flags="r"),
     row(policy.GetPolicy, "policy:read"),
     row(policy.ExplainDecision, "policy:ask"),
@@ -173,7 +176,7 @@ TABLE: tuple[Row, ...] = (
     row(system.GetStatus, "system:status", flags="c"),
     row(system.Cancel, flags="c"),
     row(system.BackUp, "system:backup", cost=Cost.DISK),
-    row(system.StopKernel, "system:stop", flags="mc"),
+    row(system.StopKernel, "system:stop", flags="mco"),
 )
 
 ROWS: dict[type[Call[Any]], Row] = {entry.call: entry for entry in TABLE}

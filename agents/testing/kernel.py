@@ -86,10 +86,19 @@ class _FakeStream(AsyncStream[E, R]):
     """The events of `model.generate` or `tool.serve`."""
 
     def __init__(self, kernel: FakeKernel, call: StreamingCall[E, R]) -> None:
-        self.id = 0
         self._fake, self._call = kernel, call
         self._events = self._serve(call) if isinstance(call, ServeTool) else self._generate()
         self._reply: Any = Done()
+
+    @property
+    def id(self) -> int:
+        """Fake calls have no numbers."""
+        return 0
+
+    @property
+    def key(self) -> None:
+        """Nor keys."""
+        return None
 
     async def __anext__(self) -> E:
         return cast(E, await anext(self._events))

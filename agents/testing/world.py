@@ -76,7 +76,7 @@ class Work:
 
     @do.register
     async def _(self, call: processes.Exit) -> Done:
-        del self.world.agents[call.pid]
+        self.world.agents.pop(call.pid, None)
         return Done()
 
     @do.register

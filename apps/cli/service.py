@@ -83,7 +83,10 @@ def status(as_json: bool) -> None:
     now = f"{reply.clients} clients, {reply.agents} agents, {reply.in_flight} calls in flight, {reply.queued_turns} turns queued"
     click.echo(f"now      {now}")
     click.echo(f"so far   {reply.calls} calls, {reply.refused} refused")
-    click.echo(f"policy   {reply.policy}\n")
+    click.echo(f"policy   {reply.policy}")
+    if reply.damage:
+        click.echo(f"storage  {reply.damage}")
+    click.echo()
     print_table(("DEVICE", "STATE", "PID", "ROWS", "RESTARTS", "ACCELERATOR"), [_row(device) for device in reply.devices])
     if reply.pages:
         click.echo()

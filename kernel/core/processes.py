@@ -57,6 +57,8 @@ class Process:
     born: float
     os_pid: int
     """The program it lives in; its end is the agent's end. 0: unknown (a remote client)."""
+    start_time: int = 0
+    """When that program started, in clock ticks since boot: it tells it from a later one of the same pid."""
     badge: str = ""
     """Of the key by which it was spawned: it ends with it."""
     rights: tuple[Rights, ...] = ()
@@ -79,16 +81,11 @@ class Process:
     @property
     def payers(self) -> Payers:
         """Who is charged for what it does: its app, and the user it acts for."""
-        return payers_of(self.principal, self.user)
+        return (self.principal,) if self.user in (None, self.principal) else (self.principal, self.user)
 
     def tell(self, now: float, line: str) -> None:
         """Add a line to the story."""
         self.story.append(f"{now - self.born:.3f} s: {line}")
-
-
-def payers_of(principal: str, user: str | None) -> Payers:
-    """Who is charged for an agent of a principal that acts for a user."""
-    return (principal,) if user is None or user == principal else (principal, user)
 
 
 @dataclass
@@ -102,14 +99,19 @@ class ProcessTable:
     """Agents that have not ended."""
     last_pid: int = 0
 
-    def spawn(self, name: str, principal: str, user: str | None, priority: Priority, parent: int, os_pid: int, now: float) -> Process:
-        """A new row."""
+    def next_pid(self) -> int:
+        """A pid that was never given before."""
         self.last_pid += 1
-        process = Process(self.last_pid, name, principal, user, parent, priority, now, os_pid)
+        return self.last_pid
+
+    def add(self, process: Process) -> None:
+        """Take in an agent that was spawned, or that another kernel had."""
         self.rows[process.pid] = process
-        self.living += 1
-        process.tell(now, f"spawned as {name} by {principal}")
-        return process
+        self.last_pid = max(self.last_pid, process.pid)
+        if process.life is Life.EXITED:
+            self.ended[process.pid] = process
+        else:
+            self.living += 1
 
     def step(self, process: Process, step: str, now: float) -> None:
         """Take one step of a life; a collected row leaves the table."""

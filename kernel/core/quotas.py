@@ -120,6 +120,8 @@ class Quotas:
 
     def __init__(self, law: Callable[[str], Limits]) -> None:
         self.books: dict[str, Book] = {}
+        self.poured: set[str] = set()
+        """Whose buckets were changed by others than time; whoever writes them down empties this."""
         self._law = law
         self._set: dict[str, dict[LimitName, int]] = {}
         self._sweep_at = IDLE_BOOKS
@@ -184,6 +186,7 @@ class Quotas:
         for payer in payers:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)
+            self.poured.add(payer)
 
     def begin(self, payers: Payers, prompt: int, pages: int, now: float) -> Bill:
         """Charge the start of a turn that may fill so many KV pages, or raise `LimitError` and change nothing."""
@@ -192,6 +195,16 @@ class Quotas:
         self.spend(payers, prompt, now)
         self.take(payers, held, now)
         return Bill(self, payers, prompt, held)
+
+    def bucket(self, payer: str, now: float) -> tuple[int, int] | None:
+        """The rate of a bucket and what is in it, in parts of a token; `None` if it is full, and so remembers nothing."""
+        bucket = self._bucket(payer, now)
+        return None if bucket.full else (bucket.rate, bucket.level)
+
+    def restore(self, payer: str, rate: int, level: int, now: float, age_s: float) -> None:
+        """Take over a bucket as it was some seconds ago."""
+        bucket = self._book(payer, now).bucket
+        bucket.rate, bucket.level, bucket.at = rate, level, _micros(now - age_s)
 
     # --- the books ----------------------------------------------------------------------------------------------------------------
 

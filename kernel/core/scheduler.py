@@ -214,6 +214,10 @@ class Scheduler:
             if not turn.running:
                 self._queue(turn).wake(turn.id)
 
+    def restore(self, pid: int, weight: float, service: float) -> None:
+        """Take over the account of an agent from another kernel. Nobody is ahead or behind then, as after idleness."""
+        self.accounts[pid] = Account(weight, service)
+
     def forget(self, pid: int) -> None:
         """An agent is no more. Its turns have been withdrawn."""
         self.accounts.pop(pid, None)

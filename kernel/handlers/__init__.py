@@ -32,7 +32,7 @@ from kernos.syscalls.context import (
     StatContext,
     UnpinMessages,
 )
-from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
+from kernos.syscalls.message import Receive, Reply, Send, Subscribe, Unsubscribe
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, UnloadModel
 from kernos.syscalls.policy import (
     ApplyPolicy,
@@ -145,6 +145,7 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     UploadPart: store.part,
     FinishUpload: store.finish,
     Send: message.send,
+    Reply: message.reply,
     Receive: message.receive,
     Subscribe: message.subscribe,
     Unsubscribe: message.unsubscribe,

@@ -10,7 +10,7 @@ from kernos.syscalls.errors import BusyError
 from kernos.syscalls.model import Message
 
 from ..conversations import tokens_of
-from ..memory import history, recall, transcripts, window
+from ..memory import history, recall, records, transcripts, window
 from ..memory.connection import Connection
 from ..memory.recall import Found
 from ..memory.transcripts import ContextRow, StoredMessage
@@ -267,7 +267,13 @@ def close(system: System, ticket: Ticket, call: abi.CloseContext) -> Later:
 
 def delete(system: System, ticket: Ticket, call: abi.DeleteContext) -> Later:
     """Remove for good."""
-    job = _on(system, ticket, call.context, transcripts.delete)
+    remove = _on(system, ticket, call.context, transcripts.delete)
+
+    def job(connection: Connection) -> ContextRow:
+        row = remove(connection)
+        records.forget_context(connection, call.context)
+        return row
+
     return system.storage.change(ticket, job, _done, after=system.contexts.delete, erases=True)
 
 

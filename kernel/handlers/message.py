@@ -1,16 +1,13 @@
-"""`message.*`. The boxes of agents are in memory and end with them; queues and topics are in the database, and their readers wait here."""
+"""`message.*`. Mail is in the database; readers wait here, and each is woken when there is something for him."""
 
 from collections.abc import Iterable
 from functools import partial
 
-import msgspec
-
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import BusyError, DeniedError, NotFoundError
-from kernos.syscalls.message import Mail, Receive, Send, Sent, Subscribe, Unsubscribe
+from kernos.syscalls.errors import DeniedError, NotFoundError
+from kernos.syscalls.message import Mail, Receive, Reply, Send, Sent, Subscribe, Unsubscribe
 from kernos.syscalls.wire import encode
 
-from ..core.mailboxes import FullError
 from ..core.processes import Life
 from ..memory import mail as post
 from ..memory import records
@@ -24,34 +21,20 @@ class _EmptyError(Exception):
     """There is nothing in the box."""
 
 
-def send(system: System, ticket: Ticket, call: Send) -> Sent | Later:
+def send(system: System, ticket: Ticket, call: Send) -> Later:
     """Stamp the sender and deliver."""
-    kind, _, name = call.to.partition("/")
-    if kind == "agent":
-        return _send_agent(system, ticket, call, int(name))
-    agent = ticket.agent
-    labels = system.flows.marked(agent, call.labels)
-    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, call.to, labels, system.host.clock, call.text)
-
-    def job(connection: Connection) -> list[str]:
-        if kind == "topic":
-            return post.publish(connection, letter)
-        post.send(connection, letter)
-        return [call.to]
-
-    return system.storage.change(ticket, job, lambda _: Sent(letter.id), after=lambda boxes: _wake(system, boxes))
+    return _send(system, ticket, call.to, call.text, labels=call.labels)
 
 
-def receive(system: System, ticket: Ticket, call: Receive) -> Mail | Later:
+def reply(system: System, ticket: Ticket, call: Reply) -> Later:
+    """Stamp the sender and deliver, with the id of the mail that is answered."""
+    return _send(system, ticket, call.sender, call.text, in_reply_to=call.mail)
+
+
+def receive(system: System, ticket: Ticket, call: Receive) -> Later:
     """The oldest mail, now or when one comes."""
     _check_reader(ticket, call.mailbox)
-    if call.mailbox.startswith("queue/"):
-        return _take(system, ticket, call.mailbox)
-    mail = system.mail.take(call.mailbox)
-    if mail is not None:
-        return msgspec.structs.replace(mail, waiting=system.mail.count(call.mailbox))
-    _wait(system, ticket, call.mailbox)
-    return LATER
+    return _take(system, ticket, call.mailbox)
 
 
 def subscribe(system: System, ticket: Ticket, call: Subscribe) -> Later:
@@ -64,20 +47,28 @@ def unsubscribe(system: System, ticket: Ticket, call: Unsubscribe) -> Later:
     return system.storage.change(ticket, lambda connection: post.unsubscribe(connection, call.topic, call.queue), _done)
 
 
-def _send_agent(system: System, ticket: Ticket, call: Send, pid: int) -> Sent:
+def _send(system: System, ticket: Ticket, to: str, text: str, *, labels: Iterable[str] = (), in_reply_to: str | None = None) -> Later:
+    kind, _, name = to.partition("/")
+    if kind == "agent":
+        _check_living(system, int(name))
+    agent = ticket.agent
+    marks = system.flows.marked(agent, labels)
+    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, to, marks, system.host.clock, text, in_reply_to)
+
+    def job(connection: Connection) -> list[str]:
+        if kind == "topic":
+            return post.publish(connection, letter)
+        post.send(connection, letter)
+        return [to]
+
+    return system.storage.change(ticket, job, lambda _: Sent(letter.id), after=lambda boxes: _wake(system, boxes))
+
+
+def _check_living(system: System, pid: int) -> None:
     process = system.processes.rows.get(pid)
     if process is None or process.life is Life.EXITED:
         raise NotFoundError(f"There is no living agent {pid} to send to. `process.list` shows those there are.")
-    agent = ticket.agent
-    labels = list(system.flows.marked(agent, call.labels))
-    mail = Mail(system.new_id(), agent.principal, agent.pid, agent.user, call.to, call.text, system.host.clock, 0, labels)
-    try:
-        # A reader who turns out to be gone is no reader: the next one gets the mail, or the box.
-        while (reader := system.mail.send(call.to, mail)) is not None and not reader.reply(mail):
-            pass
-    except FullError as error:
-        raise BusyError(f"{call.to} takes no more mail: {error}. Try again when it has been read.", retry_after=1.0) from None
-    return Sent(mail.mail)
+    system.agents.mailed.add(pid)  # before the mail is there: its box is emptied after it, as jobs keep their order
 
 
 def _take(system: System, ticket: Ticket, box: str) -> Later:
@@ -99,30 +90,43 @@ def _take(system: System, ticket: Ticket, box: str) -> Later:
                 _wait(system, ticket, box)
         elif isinstance(outcome, Exception):
             system.gate.fault(ticket, outcome)
-        elif not ticket.answer(outcome) and ticket.request is None:
-            letter = taken[0]
-            system.storage.write(lambda connection: post.put_back(connection, box, letter), lambda _: _wake(system, [box]))
+        elif not ticket.answer(outcome) and taken and not _may_ask_again(system, ticket):
+            system.storage.write(lambda connection: _put_back(connection, ticket, box, taken[0]), lambda _: _wake(system, [box]))
 
     system.storage.write(job if ticket.request is None else records.once(ticket.request, job, system.storage.clock), come)
     return LATER
 
 
+def _may_ask_again(system: System, ticket: Ticket) -> bool:
+    """Whether a reader who was not reached can ask with his key: he lost his connection and lives, or may live."""
+    client = ticket.client
+    return (
+        ticket.request is not None and client.cut_off and (not client.os_pid or system.host.watch_program(client.os_pid, client.start_time))
+    )
+
+
+def _put_back(connection: Connection, ticket: Ticket, box: str, letter: Letter) -> None:
+    post.put_back(connection, box, letter)
+    if ticket.request is not None:
+        records.forget_reply(connection, ticket.request)
+
+
 def _wait(system: System, ticket: Ticket, box: str) -> None:
-    system.mail.wait(box, ticket)
-    ticket.on_end = lambda: system.mail.give_up(box, ticket)
+    system.readers.wait(box, ticket)
+    ticket.on_end = lambda: system.readers.give_up(box, ticket)
 
 
 def _wake(system: System, boxes: list[str]) -> None:
     """Let the next reader of each queue try again."""
     for box in boxes:
-        reader = system.mail.waiting(box)
+        reader = system.readers.next(box)
         if reader is not None:
             reader.then(partial(_take, system, reader))(box)
 
 
 def _mail(letter: Letter, waiting: int, labels: Iterable[str]) -> Mail:
     who = (letter.id, letter.sender, letter.sender_pid, letter.user)
-    return Mail(*who, letter.receiver, letter.text, letter.time, waiting, sorted(labels))
+    return Mail(*who, letter.receiver, letter.text, letter.time, waiting, letter.in_reply_to, sorted(labels))
 
 
 def _done(_: None) -> Done:

@@ -33,7 +33,7 @@ from kernos.syscalls.process import (
 
 from ..core import processes, scheduler
 from ..core.accounts import Account
-from ..core.processes import Life, payers_of
+from ..core.processes import Life
 from ..core.supervision import RestartIntensity
 from ..limits import APP_RESTART_DELAY_S, DELEGATIONS, PROCESSES
 from ..security.identity import Loan
@@ -42,23 +42,37 @@ from ..system import System
 from ..tickets import LATER, Later, Ticket
 
 
-def spawn(system: System, ticket: Ticket, call: Spawn) -> Spawned:
-    """Make an agent of the caller's principal."""
-    table, now = system.processes, system.host.now
+def spawn(system: System, ticket: Ticket, call: Spawn) -> Later:
+    """Make an agent of the caller's principal, which begins when its row is durable: a pid that was told is one after a restart too."""
+    table, client = system.processes, ticket.client
     if len(table.rows) >= PROCESSES:
         raise LimitError(f"There are {PROCESSES} agents, and no room for more. End some.")
     parent = ticket.process.pid if ticket.process else 0
     user = call.user or (ticket.process.user if ticket.process else None)
-    rights = _delegated(ticket.process, call)
-    system.quotas.take(payers_of(ticket.principal, user), {"processes": 1}, now)
-    process = table.spawn(call.name, ticket.principal, user, call.priority, parent, ticket.client.os_pid, now)
-    process.badge = ticket.client.badge
-    process.rights = rights
-    if ticket.process is not None:
-        process.labels = dict(ticket.process.labels)
+    process = processes.Process(
+        table.next_pid(),
+        call.name,
+        client.principal,
+        user,
+        parent,
+        call.priority,
+        system.host.now,
+        client.os_pid,
+        client.start_time,
+        client.badge,
+        _delegated(ticket.process, call),
+        dict(ticket.process.labels) if ticket.process is not None else {},
+    )
     if call.rights is not None:
-        process.tell(now, "limited to " + (", ".join(f"{right.object}:{right.action}" for right in call.rights) or "nothing"))
-    return Spawned(process.pid)
+        limits = ", ".join(f"{right.object}:{right.action}" for right in call.rights)
+        process.tell(system.host.now, f"limited to {limits or 'nothing'}")
+    return system.storage.change(
+        ticket,
+        system.agents.first_row(process),
+        lambda _: Spawned(process.pid),
+        charge=(process.payers, {"processes": 1}),
+        after=lambda _: system.agents.begin(process),
+    )
 
 
 def _delegated(parent: processes.Process | None, call: Spawn) -> tuple[processes.Rights, ...]:
@@ -90,14 +104,14 @@ def wait(system: System, ticket: Ticket, call: Wait) -> Ended | Later:
     return LATER
 
 
-def exit_(system: System, ticket: Ticket, call: Exit) -> Done:
-    """End an agent in good order."""
+def exit_(system: System, ticket: Ticket, call: Exit) -> Done | Later:
+    """End an agent in good order; one that has ended stays as it is."""
     process = _find(system, call.pid)
     system.end_agent(process, call.code, call.reason or "it exited", CancelledError(f"Agent {call.pid} exited."))
-    return Done()
+    return _settle(system, ticket, process)
 
 
-def signal(system: System, ticket: Ticket, call: SendSignal) -> Done:
+def signal(system: System, ticket: Ticket, call: SendSignal) -> Done | Later:
     """Stop, continue, interrupt or terminate an agent."""
     process, now = _living(system, call.pid), system.host.now
     match call.signal:
@@ -112,16 +126,17 @@ def signal(system: System, ticket: Ticket, call: SendSignal) -> Done:
             system.gate.end_of(process, CancelledError(f"Agent {call.pid} was interrupted by {ticket.principal}."))
         case "terminate":
             system.end_agent(process, -15, f"terminated by {ticket.principal}")
-    return Done()
+    return _settle(system, ticket, process)
 
 
-def kill(system: System, ticket: Ticket, call: Kill) -> Done:
-    """End an agent at once."""
-    system.end_agent(_living(system, call.pid), -9, f"killed by {ticket.principal}")
-    return Done()
+def kill(system: System, ticket: Ticket, call: Kill) -> Done | Later:
+    """End an agent at once; one that has ended stays as it is, so that the call can be made again."""
+    process = _find(system, call.pid)
+    system.end_agent(process, -9, f"killed by {ticket.principal}")
+    return _settle(system, ticket, process)
 
 
-def nice(system: System, ticket: Ticket, call: Nice) -> Done:
+def nice(system: System, ticket: Ticket, call: Nice) -> Done | Later:
     """Change the class, of which turns under way keep theirs, and the weight."""
     process = _living(system, call.pid)
     process.tell(system.host.now, f"class {process.priority} -> {call.priority} by {ticket.principal}")
@@ -129,7 +144,7 @@ def nice(system: System, ticket: Ticket, call: Nice) -> Done:
     if call.weight is not None:
         process.tell(system.host.now, f"weight {system.scheduler.weight(process.pid):g} -> {call.weight:g} by {ticket.principal}")
         system.scheduler.weigh(process.pid, call.weight)
-    return Done()
+    return _settle(system, ticket, process)
 
 
 def usage(system: System, ticket: Ticket, call: GetUsage) -> Usage:
@@ -150,6 +165,7 @@ def declassify(system: System, ticket: Ticket, call: Declassify) -> Done:
     if process.labels.pop(call.label, None) is None:
         raise NotFoundError(f"Agent {call.pid} does not carry {call.label}. `process.list` shows what it carries.")
     process.tell(system.host.now, f"{call.label} declassified by {ticket.principal}: {call.reason}")
+    system.agents.changed(process)
     return Done()
 
 
@@ -188,7 +204,7 @@ def lend_key(system: System, ticket: Ticket, call: LendKey) -> Later:
         raise NotYoursError(f"The process {call.os_pid} was not started by the caller. A key is lent by the program that starts an app.")
     loan = Loan(f"app:{call.app}", call.public_key, call.os_pid, start_time(call.os_pid))
     system.identities.lend(loan.principal, loan.public_key, loan.os_pid)
-    system.host.watch_program(call.os_pid)
+    system.host.watch_program(loan.os_pid, loan.start_time)
 
     def kept(_: None) -> None:
         ticket.reply(Done())
@@ -198,14 +214,20 @@ def lend_key(system: System, ticket: Ticket, call: LendKey) -> Later:
 
 
 def report_crash(system: System, ticket: Ticket, call: ReportCrash) -> Verdict:
-    """Judge by restart intensity whether the app starts again."""
-    intensity = system.launches.get(call.app)
-    if intensity is None:
-        raise NotFoundError(f"The app {call.app} was not launched. Start it with `kernos run {call.app}`.")
+    """Judge by restart intensity whether the app starts again. One that was launched under the kernel before begins anew."""
+    intensity = system.launches.setdefault(call.app, RestartIntensity())
     if intensity.may_restart(system.host.now):
         return Verdict(True, APP_RESTART_DELAY_S, f"{call.app} ended with code {call.code}; starting it again")
     crashes = f"{intensity.most + 1} times in {intensity.window_s:g} s"
     return Verdict(False, 0.0, f"{call.app} crashed {crashes}, last with code {call.code}; giving up. See its output above.")
+
+
+def _settle(system: System, ticket: Ticket, process: processes.Process) -> Done | Later:
+    """Answer when the row of an agent is durable as it is now."""
+    system.agents.changed(process)
+    system.agents.flush()
+    done: Done | Later = system.storage.settle(ticket, Done())
+    return done
 
 
 def _find(system: System, pid: int) -> processes.Process:

@@ -40,6 +40,7 @@ def status(system: System, ticket: Ticket, call: GetStatus) -> Status:
         policy=system.law.policy.hash,
         devices=system.fleet.view(),
         pages=system.paging.view(),
+        damage=system.damage,
     )
 
 

@@ -24,6 +24,10 @@ _WORDS: Final = {
 }
 
 
+_SAYINGS: Final = {"database or disk is full": FULL, "disk I/O error": IOERR, "attempt to write a readonly database": READONLY}
+"""SQLite's own words, for errors of the module that carry no code: those of a backup."""
+
+
 def typed(error: Exception) -> KernosError | None:
     """The typed error for a failure of storage; `None` for any other error, which is its thrower's own."""
     if isinstance(error, OSError):
@@ -55,4 +59,5 @@ def damaged(error: Exception) -> bool:
 
 
 def _code(error: Exception) -> int:
-    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", None)
+    return int(code) & 0xFF if code else _SAYINGS.get(str(error), 0)

@@ -23,6 +23,7 @@ class Letter(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
     time: float
     text: str
+    in_reply_to: str | None = None
 
 
 def send(connection: Connection, letter: Letter) -> None:
@@ -48,10 +49,10 @@ def take(connection: Connection, box: str) -> Letter | None:
     if found is None:
         return None
     delivery, mail = found
-    query = "SELECT id, sender, sender_pid, user, receiver, labels, time, text FROM mails WHERE id = ?"
-    id_, sender, pid, user, receiver, labels, time, text = connection.execute(query, (mail,)).fetchone()
+    query = "SELECT id, sender, sender_pid, user, receiver, labels, time, text, in_reply_to FROM mails WHERE id = ?"
+    id_, sender, pid, user, receiver, labels, *rest = connection.execute(query, (mail,)).fetchone()
     _remove(connection, delivery, box, mail)
-    return Letter(id_, sender, pid, user, receiver, msgspec.json.decode(labels, type=tuple[str, ...]), time, text)
+    return Letter(id_, sender, pid, user, receiver, msgspec.json.decode(labels, type=tuple[str, ...]), *rest)
 
 
 def put_back(connection: Connection, box: str, letter: Letter) -> None:
@@ -106,7 +107,7 @@ def expire(connection: Connection, before: float) -> int:
 def _keep(connection: Connection, letter: Letter) -> None:
     labels = msgspec.json.encode(letter.labels).decode()
     values = (letter.id, letter.sender, letter.sender_pid, letter.user, letter.receiver, labels, letter.time, letter.text)
-    connection.execute("INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    connection.execute("INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, letter.in_reply_to))
 
 
 def _deliver(connection: Connection, letter: Letter, box: str) -> None:

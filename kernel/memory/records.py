@@ -15,15 +15,16 @@ from .connection import Connection
 from .writer import Job
 
 FactKind = Literal["process", "usage", "audit"]
-"""Rows of the process table by pid; counters of what a principal used; how far each file of the audit log goes (of no principal)."""
+"""Rows of the process table by pid; what a principal used; how far each file of the audit log goes (of no principal)."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A call with an idempotency key: whose, its key, and the SHA-256 of its body as it came."""
+    """A call with an idempotency key: whose, its key, the SHA-256 of its body as it came, and the context of which its reply tells."""
 
     principal: str
     key: str
     digest: bytes
+    context: str | None = None
 
 
 def once(request: Request, job: Job[bytes], now: float) -> Job[bytes]:
@@ -35,8 +36,8 @@ def once(request: Request, job: Job[bytes], now: float) -> Job[bytes]:
             return before
         reply = job(connection)
         connection.execute(
-            "INSERT OR REPLACE INTO replies (principal, call, digest, time, reply) VALUES (?, ?, ?, ?, ?)",
-            (request.principal, request.key, request.digest, now, reply),
+            "INSERT OR REPLACE INTO replies (principal, call, digest, time, reply, context) VALUES (?, ?, ?, ?, ?, ?)",
+            (request.principal, request.key, request.digest, now, reply, request.context),
         )
         return reply
 
@@ -55,6 +56,11 @@ def reply_to(connection: Connection, request: Request, now: float) -> bytes | No
     return bytes(reply)
 
 
+def forget_reply(connection: Connection, request: Request) -> None:
+    """Let a call that was undone be made again."""
+    connection.execute("DELETE FROM replies WHERE principal = ? AND call = ?", (request.principal, request.key))
+
+
 def prune(connection: Connection, now: float) -> int:
     """Forget replies that are older than a day, and of each principal all but the newest; how many."""
     old = connection.execute("DELETE FROM replies WHERE time < ?", (now - IDEMPOTENCY_S,)).rowcount
@@ -63,6 +69,11 @@ def prune(connection: Connection, now: float) -> int:
             SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY principal ORDER BY id DESC) AS place FROM replies)
             WHERE place > ?)"""
     return old + connection.execute(query, (IDEMPOTENCY_RECORDS,)).rowcount
+
+
+def forget_context(connection: Connection, context: str) -> None:
+    """Forget replies that tell of a context: it is being deleted, and answers are text. The job `erases`."""
+    connection.execute("DELETE FROM replies WHERE context = ?", (context,))
 
 
 def remember(connection: Connection, kind: FactKind, principal: str, name: str, value: bytes) -> None:

@@ -232,12 +232,21 @@ CREATE TABLE facts (
 ) WITHOUT ROWID;
 """
 
+_REPLIES: Final = """
+-- The mail that a mail answers.
+ALTER TABLE mails ADD COLUMN in_reply_to TEXT;
+
+-- The context that a remembered reply tells of: it goes when that is deleted.
+ALTER TABLE replies ADD COLUMN context TEXT;
+CREATE INDEX replies_of ON replies (context) WHERE context IS NOT NULL;
+"""
+
 _FILE_LABELS: Final = """
 ALTER TABLE versions ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE uploads ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _FILE_LABELS)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS)
 
 
 def migrate(connection: Connection) -> bool:

@@ -6,6 +6,7 @@ power those since the database was told. While the log cannot be written, calls 
 control socket: who could not be watched shall not act.
 """
 
+import errno
 import hmac
 import logging
 import threading
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from kernos.syscalls.audit import Entry
-from kernos.syscalls.errors import DeniedError, KernosError, NotYoursError, StorageError
+from kernos.syscalls.errors import DeniedError, KernosError, NotYoursError, StorageError, StorageFullError
 from kernos.syscalls.table import Row
 
 from ..limits import AUDIT_ANCHOR_S, AUDIT_FILE_BYTES, AUDIT_FILES, AUDIT_GROUP_S, AUDIT_RETRY_S, AUDIT_WAITING
@@ -53,7 +54,7 @@ class Audit:
         self.system = system
         self.folder: Path = system.where.state / FOLDER
         self.key = b""
-        self.failure: StorageError | None = None
+        self.failure: KernosError | None = None
         self._everything = system.config.audit == "all"
         self._ledger: Ledger | None = None
         self._last = 0
@@ -196,10 +197,9 @@ class Audit:
     def _fail(self, error: Exception) -> None:
         if self.failure is None:
             log.critical("the audit log cannot be written (%s): calls that change something are refused until it can", error)
-        self.failure = StorageError(
-            f"The audit log cannot be written ({error}), and what cannot be recorded is not done. Tell the administrator.",
-            reason=type(error).__name__,
-        )
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = f"The audit log cannot be written ({error}), and what cannot be recorded is not done. Tell the administrator."
+        self.failure = StorageFullError(text, retry_after=AUDIT_RETRY_S) if full else StorageError(text, reason=type(error).__name__)
 
     # --- anchoring ----------------------------------------------------------------------------------------------------------------
 

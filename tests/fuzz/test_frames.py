@@ -21,7 +21,7 @@ from kernos.syscalls.process import Exit, GetUsage, Kill, ListProcesses, Nice, R
 from kernos.syscalls.store import GetFile, ListFiles, PutFile
 from kernos.syscalls.system import Cancel, GetStatus, Ping, Pong, StopKernel
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
-from kernos.syscalls.transport import Dealer
+from kernos.syscalls.transport import HANDSHAKE_S, Dealer
 from kernos.syscalls.wire import Kind, RequestHeader, decode_error, decode_reply_header, encode
 
 MESSAGES = 10_000
@@ -159,6 +159,7 @@ def key(own_kernel: RunningKernel) -> Key:
 def attacker(own_kernel: RunningKernel, key: Key) -> Iterator[Dealer]:
     connection = read_connection(own_kernel.where)
     dealer = Dealer(connection.calls, connection.public_key, key)
+    dealer.shake_hands(HANDSHAKE_S)
     dealer.socket.setsockopt(zmq.SNDTIMEO, 10_000)
     yield dealer
     dealer.close()

@@ -55,7 +55,7 @@ def test_a_key_that_ends_takes_its_live_connections_calls_and_agents_with_it(ker
     with kernel.connect(key) as doomed, kernel.connect(kernel.enroll("app:bystander")) as bystander:
         agent, other = doomed.spawn("agent"), bystander.spawn("other")
         waiting = make_request(Receive(mailbox=f"agent/{agent.pid}"), Numbers().take(), agent.pid, False, None, None)
-        doomed._link.work.send(waiting)
+        doomed._link._lines[False].send(waiting)
         assert agent.call(Ping(payload=b"alive")).payload == b"alive"
         if how == "revoked":
             with kernel.connect() as admin:
@@ -63,7 +63,7 @@ def test_a_key_that_ends_takes_its_live_connections_calls_and_agents_with_it(ker
         else:
             kernel.enroll("app:doomed")
         with pytest.raises(RefusedError, match=how):
-            outcome(waiting.row, doomed._link.work.last(waiting, monotonic() + IN_TIME_S))
+            outcome(waiting.row, doomed._link._lines[False].last(waiting, monotonic() + IN_TIME_S))
         for call in (Ping(), Spawn(name="again"), PutFile(path="x", data=b"")):
             with pytest.raises(RefusedError, match="does not stand for app:doomed any more"):
                 agent.call(call)
@@ -147,8 +147,8 @@ def test_a_message_of_50_000_frames_is_refused_and_disturbs_nobody(kernel: Runni
 def test_a_call_that_is_made_again_with_its_key_is_applied_once(kernel: RunningKernel, app: Kernel) -> None:
     frames = make_request(Spawn(name="once"), Numbers().take(), 0, False, None, "same").frames
     for _ in range(5):
-        app._link.work.dealer.send(frames)
-    app.call(Ping())
+        app._link._lines[False].dealer.send(frames)
+    app.spawn("after")  # answered after what was asked before
     assert agents(kernel, "app:shop").count("once") == 1
 
 

@@ -126,32 +126,6 @@ class Writer(Thread):
             self.acknowledged += 1
 
 
-def test_kills_under_writers_lose_nothing_and_apply_nothing_twice(models: object, home: str) -> None:
-    kills = 20 if os.environ.get("KERNOS_PROVE") else 3
-    writers: list[Writer] = []
-    for round_ in range(kills):
-        with booted(home=home) as running:
-            if not writers:
-                writers = [Writer(number, running.where, running.key) for number in range(4)]
-                for writer in writers:
-                    writer.start()
-            before = [writer.acknowledged for writer in writers]
-            until = monotonic() + 10
-            while any(writer.acknowledged < was + 5 + round_ for writer, was in zip(writers, before, strict=True)) and monotonic() < until:
-                writers[0].stop.wait(0.01)
-            kill(running)
-    for writer in writers:
-        writer.stop.set()
-        writer.join()
-    with booted(home=home) as running, running.connect() as kernel:
-        for writer in writers:
-            texts = [message.text for message in Context(kernel.spawn("reader"), writer.name)]
-            count = len(texts) // 2
-            assert texts == [f"{number}{half}" for number in range(count) for half in "ab"]
-            assert count - writer.acknowledged in (0, 1), "the last one may be there though nobody was told"
-            assert writer.acknowledged >= 5 * kills
-
-
 def test_a_backup_under_writers_is_one_moment_of_each(models: object, home: str) -> None:
     with booted(home=home) as running, running.connect() as kernel:
         writers = [Writer(number, running.where, running.key) for number in range(4)]

@@ -16,11 +16,12 @@ from kernos.syscalls import Call, Kernel
 from kernos.syscalls.errors import AgentKilledError, CancelledError, ToolError
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.places import read_connection
 from kernos.syscalls.process import Kill, ListProcesses, SendSignal, Wait
 from kernos.syscalls.requests import Numbers, Request, make_request, outcome, read_answer
 from kernos.syscalls.system import GetStatus, Ping
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
-from kernos.syscalls.transport import Dealer
+from kernos.syscalls.transport import HANDSHAKE_S, Dealer
 from kernos.syscalls.wire import Kind
 
 MODEL = "smollm2-135m"
@@ -41,8 +42,9 @@ def test_the_kernel_process_has_no_torch(kernel: RunningKernel) -> None:
 
 def test_a_client_that_does_not_read_is_cut_off_and_told_so(kernel: RunningKernel) -> None:
     connection = kernel.connect()
-    endpoint = connection._link.connection
+    endpoint = read_connection(kernel.where)
     dealer = Dealer(endpoint.calls, endpoint.public_key, kernel.key)
+    dealer.shake_hands(HANDSHAKE_S)
     numbers = Numbers()
     # A closed window: small buffers at this end, so that the kernel's own queue fills and not the operating system's.
     payload = b"x" * 60_000
@@ -70,7 +72,7 @@ from kernos.syscalls import Call, Kernel
 from kernos.syscalls.system import Ping
 from kernos.syscalls.requests import Numbers, make_request
 kernel = Kernel()
-socket, numbers = kernel._link.work.dealer.socket, Numbers()
+socket, numbers = kernel._link._lines[False].dealer.socket, Numbers()
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(30_000):
@@ -153,17 +155,17 @@ def test_tools_are_routed_and_end_with_their_server(kernel: RunningKernel) -> No
         invocation = next(stream)
         assert (invocation.user, invocation.pid, invocation.arguments) == ("user:anna", caller.pid, '{"text":"hi"}')
         server.call(AnswerTool(invocation=invocation.invocation, result='"hi"'))
-        answer = calling._link.work.next(request, monotonic() + 20)
+        answer = calling._link._lines[False].next(request, monotonic() + 20)
         assert answer.kind == Kind.REPLY
         second = send(caller, CallTool(tool="tests/echo"))
         next(stream)
         stream.close()
         with pytest.raises(ToolError, match="went away"):
-            outcome(second.row, calling._link.work.next(second, monotonic() + 20))
+            outcome(second.row, calling._link._lines[False].next(second, monotonic() + 20))
 
 
 def send(kernel: Kernel, call: Call[Any]) -> Request:
     """Make a call without waiting for it, which the blocking client has no word for."""
     request = make_request(call, kernel._link.numbers.take(), kernel.pid, False, None, None)
-    kernel._link.work.send(request)
+    kernel._link._lines[False].send(request)
     return request

@@ -12,7 +12,7 @@ import itertools
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -82,6 +82,7 @@ class FakeHost:
         self.commands: list[tuple[str, AnyCommand]] = []
         self.started: list[str] = []
         self.killed: list[int] = []
+        self.programs_gone: set[int] = set()
         self.watched: list[int] = []
         self.stopped = False
         self.timers: list[tuple[float, int, FakeTimer]] = []
@@ -105,11 +106,9 @@ class FakeHost:
         self.started.append(server)
         return 50_000 + len(self.started)
 
-    def watch_program(self, os_pid: int) -> None:
+    def watch_program(self, os_pid: int, start_time: int) -> bool:
         self.watched.append(os_pid)
-
-    def kill(self, os_pid: int) -> None:
-        self.killed.append(os_pid)
+        return os_pid not in self.programs_gone
 
     def at(self, when: float, act: Callable[[], None]) -> FakeTimer:
         timer = FakeTimer(act)
@@ -388,8 +387,16 @@ g, admin:root, role:admin
 _policies: dict[str, Policy] = {}
 
 
-def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | None = None, config: Config | None = None) -> World:
-    """A kernel at rest; `policy` None: the shipped policies."""
+def make_world(
+    home: Path,
+    *,
+    policy: str | None = OPEN_POLICY,
+    store: Path | None = None,
+    config: Config | None = None,
+    gone: Collection[int] = (),
+    started: float = START,
+) -> World:
+    """A kernel at rest; `policy` None: the shipped policies. It finds what another left in this home; `gone` are programs that ended."""
     where = make_places(home, store)
     if policy is None:
         law = enforced(install_policies(where, ADMIN, EPOCH))
@@ -398,6 +405,8 @@ def make_world(home: Path, *, policy: str | None = OPEN_POLICY, store: Path | No
             _policies[policy] = load_policy(make_policy(home / "law", policy))
         law = Law(_policies[policy], Generations(where.config / "policies"), None)
     host = FakeHost()
+    host.now = started
+    host.programs_gone.update(gone)
     disk = FakeDisk(host, where.state)
     system = System(host, where, config or Config(), law, Identities(where.state / "principals"), disk, 1.0)
     world = World(system, Gate(system), host, disk)

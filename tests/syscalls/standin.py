@@ -1,7 +1,8 @@
 """A stand-in for the kernel: a ROUTER pair with CURVE and ZAP in a thread, which answers by a script. For tests of the clients alone.
 
 What a call gets is told by its type: `Ping`, `Spawn` and `Cancel` are served; `Generate` streams three chunks, or, if its text is
-`forever`, one and then nothing until it is cancelled; `GetPolicy` is never answered; `ListModels` has the client cut off.
+`forever`, one and then nothing until it is cancelled, `silent` nothing unless the stand-in is `talkative`, as is the spawn of a
+`silent` agent; `GetPolicy` and `CallTool` are never answered; `ListModels` has the client cut off.
 """
 
 import os
@@ -16,12 +17,13 @@ from zmq.utils import z85
 
 from kernos.syscalls import Call, Done, Key, Places
 from kernos.syscalls.errors import CancelledError, CutOffError, KernosError
-from kernos.syscalls.model import Chunk, Generate, Generation, ListModels, Usage
+from kernos.syscalls.model import Chunk, Generate, Generation, ListModels, Message, Usage
 from kernos.syscalls.places import Connection
 from kernos.syscalls.policy import GetPolicy
 from kernos.syscalls.process import Exit, Spawn, Spawned
 from kernos.syscalls.system import Cancel, Ping, Pong
 from kernos.syscalls.table import request_decoder
+from kernos.syscalls.tool import CallTool
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
 
 OF_TOMORROW = 9
@@ -33,11 +35,12 @@ Sender = tuple[zmq.Socket[bytes], bytes]
 class StandIn:
     """A kernel for one test; `seen` holds the headers and calls that came in."""
 
-    def __init__(self, where: Places, allowed: set[str], pair: tuple[bytes, bytes]) -> None:
+    def __init__(self, where: Places, allowed: set[str], pair: tuple[bytes, bytes], talkative: bool) -> None:
         self.where = where
         self.allowed = allowed
         self.seen: list[tuple[RequestHeader, Call[Any]]] = []
         self.idle = threading.Event()
+        self.talkative = talkative
         self._waiting: dict[int, Sender] = {}
         self._decoder = request_decoder()
         self._context = zmq.Context()
@@ -97,8 +100,19 @@ class StandIn:
     def _serve(self, router: zmq.Socket[bytes], peer: bytes, head: bytes, body: bytes) -> None:
         header, call = decode_request_header(head), self._decoder.decode(body)
         self.seen.append((header, call))
+        if self._is_silent(call):
+            self.idle.set()
+            return
         for kind, answer in self._answers(header, call, (router, peer)):
             send((router, peer), header.id, kind, answer)
+
+    def _is_silent(self, call: Call[Any]) -> bool:
+        match call:
+            case GetPolicy() | CallTool():
+                return True
+            case Spawn(name="silent") | Generate(messages=[Message(text="silent")]):
+                return not self.talkative
+        return False
 
     def _answers(self, header: RequestHeader, call: Call[Any], sender: Sender) -> Iterator[tuple[int, Any]]:
         match call:
@@ -118,8 +132,6 @@ class StandIn:
                 yield from generation(header.stream)
             case ListModels():
                 yield Kind.CUT_OFF, CutOffError("You did not read your answers.").body()
-            case GetPolicy():
-                self.idle.set()
             case Exit():
                 yield Kind.ERROR, KernosError("It is of tomorrow.").body()
 
@@ -140,10 +152,10 @@ def send(sender: Sender, id_: int, kind: int, answer: Any) -> None:
 
 
 @contextmanager
-def standing_in(where: Places, *keys: Key, pair: tuple[bytes, bytes] | None = None) -> Iterator[StandIn]:
+def standing_in(where: Places, *keys: Key, pair: tuple[bytes, bytes] | None = None, talkative: bool = False) -> Iterator[StandIn]:
     """A stand-in that knows these keys; with the key pair of one before, it is the same kernel started again."""
     where.runtime.mkdir(parents=True, exist_ok=True)
-    kernel = StandIn(where, {key.public for key in keys}, pair or zmq.curve_keypair()).start()
+    kernel = StandIn(where, {key.public for key in keys}, pair or zmq.curve_keypair(), talkative).start()
     try:
         yield kernel
     finally:

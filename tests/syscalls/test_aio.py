@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from time import monotonic
 
 import pytest
 
-from kernos.syscalls import AsyncKernel, Key, aio, requests, transport
+from kernos.syscalls import AsyncKernel, Key, requests, transport
 from kernos.syscalls.errors import CancelledError, CutOffError, DeadlineError, KernelRestartedError, UnreachableError
 from kernos.syscalls.keys import make_key
 from kernos.syscalls.model import Chunk, Generate, ListModels, Message
 from kernos.syscalls.policy import GetPolicy
+from kernos.syscalls.process import Spawn
 from kernos.syscalls.system import Cancel, Ping, Pong
 from tests.syscalls.standin import StandIn, standing_in
 
@@ -136,7 +136,7 @@ def test_a_lost_connection_ends_every_call(standin: StandIn) -> None:
     async def body(kernel: AsyncKernel) -> None:
         stream = kernel.stream(FOREVER)
         await anext(stream)
-        waiting = asyncio.create_task(kernel.call(GetPolicy()))
+        waiting = asyncio.create_task(kernel.call(GetPolicy(), retry=False))
         await asyncio.to_thread(standin.idle.wait)
         standin.die()
         with pytest.raises(KernelRestartedError):
@@ -155,8 +155,7 @@ def test_a_restart_amid_traffic_ends_what_was_in_flight(standin: StandIn, key: K
         standin.die()
         with standing_in(standin.where, key, pair=standin.pair):
             for _ in range(20):
-                with suppress(KernelRestartedError):
-                    await kernel.call(Ping())
+                await kernel.call(Ping())
             done = waiting.done()
             waiting.cancel()
             assert done
@@ -167,16 +166,47 @@ def test_a_restart_amid_traffic_ends_what_was_in_flight(standin: StandIn, key: K
 
 
 def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "HANDSHAKE_S", 0.2, raising=False)
+    monkeypatch.setattr(transport, "HANDSHAKE_S", 0.2)
 
     async def body(kernel: AsyncKernel) -> None:
-        waiting = asyncio.create_task(kernel.call(GetPolicy(), timeout=2))
+        waiting = asyncio.create_task(kernel.call(GetPolicy(), timeout=1))
         await asyncio.to_thread(standin.idle.wait)
         standin.die()
-        with pytest.raises(KernelRestartedError):
+        with pytest.raises(UnreachableError):
             await waiting
         with pytest.raises(UnreachableError):
-            await kernel.call(GetPolicy(), timeout=2)
+            await kernel.call(GetPolicy(), timeout=1)
+
+    run(standin, body)
+
+
+def test_calls_are_made_again_of_the_next_kernel_with_their_keys(standin: StandIn, key: Key) -> None:
+    async def body(kernel: AsyncKernel) -> None:
+        await kernel.call(Ping())
+        stream = kernel.stream(Generate(model="m", messages=[Message("user", "silent")]))
+        answer = asyncio.create_task(stream.result())
+        spawns = [asyncio.create_task(kernel.call(Spawn(name="silent"))) for _ in range(20)]
+        await asyncio.to_thread(standin.idle.wait)
+        await kernel.call(Ping())  # by then all have been taken in
+        standin.die()
+        with standing_in(standin.where, key, pair=standin.pair, talkative=True) as successor:
+            assert [spawned.pid for spawned in await asyncio.gather(*spawns)] == [7] * 20
+            assert (await answer).text == "Good morning!"
+        keys = [{header.key for header, call in kernel.seen if not isinstance(call, Ping)} for kernel in (standin, successor)]
+        assert keys[0] == keys[1]
+        assert len(keys[0]) == 21
+        assert stream.key in keys[0]
+
+    run(standin, body)
+
+
+def test_a_stream_that_was_cut_says_so(standin: StandIn, key: Key) -> None:
+    async def body(kernel: AsyncKernel) -> None:
+        stream = kernel.stream(FOREVER)
+        await anext(stream)
+        standin.die()
+        with standing_in(standin.where, key, pair=standin.pair), pytest.raises(KernelRestartedError):
+            await anext(stream)
 
     run(standin, body)
 

@@ -1,12 +1,16 @@
 """The blocking client against a stand-in for the kernel."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import monotonic
+from typing import TypeVar
 
 import pytest
 
-from kernos.syscalls import Call, Done, Kernel, Key, Places, client, requests, transport
+from kernos.syscalls import Call, Done, Kernel, Key, Places, attempts, client, requests, transport
 from kernos.syscalls.errors import (
+    BadRequestError,
     CancelledError,
     CutOffError,
     DeadlineError,
@@ -19,8 +23,11 @@ from kernos.syscalls.keys import make_key
 from kernos.syscalls.model import Chunk, Generate, ListModels, Message
 from kernos.syscalls.policy import GetPolicy
 from kernos.syscalls.process import Spawn
-from kernos.syscalls.system import Cancel, Ping, Pong
+from kernos.syscalls.system import Cancel, Ping, Pong, StopKernel
+from kernos.syscalls.tool import CallTool
 from tests.syscalls.standin import StandIn, standing_in
+
+T = TypeVar("T")
 
 HELLO = Generate(model="m", messages=[Message("user", "hello")])
 FOREVER = Generate(model="m", messages=[Message("user", "forever")])
@@ -137,7 +144,7 @@ def test_a_lost_connection_ends_the_call(standin: StandIn) -> None:
 
         dying = pool.submit(die)
         with pytest.raises(KernelRestartedError):
-            kernel.call(GetPolicy())
+            kernel.call(GetPolicy(), retry=False)
         dying.result()
 
 
@@ -156,9 +163,105 @@ def test_a_restart_while_idle_ends_no_later_call(standin: StandIn, key: Key, mon
     with Kernel(where=standin.where) as kernel:
         kernel.call(Ping())
         standin.die()
-        assert kernel._link.work.dealer.monitor.poll(5_000)
+        assert kernel._link._lines[False].dealer.monitor.poll(5_000)
         with standing_in(standin.where, key, pair=standin.pair):
             assert kernel.call(Ping(payload=b"after")) == Pong(b"after")
+
+
+@contextmanager
+def replaced(standin: StandIn, *keys: Key) -> Iterator[StandIn]:
+    """The kernel dies and another one takes its place."""
+    standin.die()
+    with standing_in(standin.where, *keys, pair=standin.pair, talkative=True) as successor:
+        yield successor
+
+
+def made(standin: StandIn, call: Call[T]) -> T:
+    """Make a call on a connection of its own."""
+    with Kernel(where=standin.where) as kernel:
+        return kernel.call(call)
+
+
+def test_a_call_is_made_again_of_the_next_kernel_with_its_key(standin: StandIn, key: Key) -> None:
+    with ThreadPoolExecutor() as pool:
+        going = pool.submit(made, standin, Spawn(name="silent"))
+        assert standin.idle.wait(5)
+        with replaced(standin, key) as successor:
+            assert going.result().pid == 7
+    (first, _), (second, _) = *standin.seen, *successor.seen
+    assert first.key == second.key
+    assert first.id != second.id
+    assert first.timeout_ms == 30_000
+    assert second.timeout_ms
+    assert second.timeout_ms < 30_000
+
+
+def test_mutating_calls_carry_a_key_of_their_own(standin: StandIn) -> None:
+    with Kernel(where=standin.where) as kernel:
+        kernel.spawn("one")
+        kernel.spawn("two")
+        kernel.call(Ping())
+    keys = [header.key for header, _ in standin.seen]
+    assert keys[0] and keys[1] and keys[0] != keys[1]
+    assert keys[2] is None
+
+
+def test_a_kernel_that_came_back_gets_nothing_of_the_past(standin: StandIn, key: Key) -> None:
+    with Kernel(where=standin.where) as kernel:
+        kernel.call(Ping())
+        standin.die()
+        with pytest.raises((KernelRestartedError, UnreachableError)):
+            kernel.call(StopKernel(), timeout=0.2)
+        with standing_in(standin.where, key, pair=standin.pair) as successor:
+            kernel.call(Ping(payload=b"after"))
+            assert [call for _, call in successor.seen] == [Ping(payload=b"after")]
+
+
+def test_what_may_have_had_an_effect_elsewhere_is_not_made_again(standin: StandIn, key: Key) -> None:
+    with ThreadPoolExecutor() as pool:
+        going = pool.submit(made, standin, CallTool(tool="t/f"))
+        assert standin.idle.wait(5)
+        with replaced(standin, key), pytest.raises(KernelRestartedError):
+            going.result()
+
+
+def test_a_stream_that_gave_nothing_yet_is_begun_anew(standin: StandIn, key: Key) -> None:
+    with Kernel(where=standin.where) as kernel:
+        streams = [kernel.stream(Generate(model="m", messages=[Message("user", text)])) for text in ("silent", "forever")]
+        assert next(streams[1]).text == "one"
+        keys = [stream.key for stream in streams]
+        with replaced(standin, key) as successor:
+            with pytest.raises(KernelRestartedError):
+                next(streams[1])
+            assert streams[0].result.text == "Good morning!"
+            assert [header.key for header, _ in successor.seen] == [keys[0]]
+
+
+def test_a_key_that_the_next_kernel_refuses_is_known_at_once(standin: StandIn) -> None:
+    with Kernel(where=standin.where) as kernel:
+        started = monotonic()
+        with replaced(standin), pytest.raises(UnreachableError, match="refused"):
+            kernel.call(Ping(), timeout=20)
+        assert monotonic() - started < 5
+
+
+def test_a_call_that_kernels_die_of_is_given_up(standin: StandIn, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "DEATHS", 2)
+    with ThreadPoolExecutor() as pool:
+        going = pool.submit(made, standin, GetPolicy())
+        assert standin.idle.wait(5)
+        with replaced(standin, key) as second:
+            assert second.idle.wait(5)
+            second.die()
+            with pytest.raises(KernelRestartedError):
+                going.result()
+
+
+def test_too_large_a_call_is_refused_here(standin: StandIn) -> None:
+    with Kernel(where=standin.where) as kernel:
+        with pytest.raises(BadRequestError, match="Split it"):
+            kernel.call(Generate(model="m", messages=[Message("user", "x" * 200_000)] * 6))
+        kernel.call(Ping())
 
 
 def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +269,11 @@ def test_a_kernel_that_does_not_come_back_is_given_up(standin: StandIn, monkeypa
     monkeypatch.setattr(transport, "HANDSHAKE_S", 0.2)
     with Kernel(where=standin.where) as kernel:
         standin.die()
-        with pytest.raises((KernelRestartedError, UnreachableError)):
-            kernel.call(GetPolicy(), timeout=2)
-        with pytest.raises(UnreachableError):
-            kernel.call(GetPolicy(), timeout=2)
+        started = monotonic()
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                kernel.call(GetPolicy(), timeout=1)
+        assert monotonic() - started < 5
 
 
 def test_a_refused_key_is_known_at_once(standin: StandIn) -> None:
@@ -218,7 +322,7 @@ def test_an_interrupt_from_the_keyboard_cancels_the_call(standin: StandIn, monke
     with Kernel(where=standin.where) as kernel:
         kernel.call(Ping(), urgent=True)
         with monkeypatch.context() as keyboard:
-            keyboard.setattr(kernel._link.work, "next", press)
+            keyboard.setattr(kernel._link._lines[False], "next", press)
             with pytest.raises(KeyboardInterrupt):
                 kernel.call(GetPolicy())
     header = next(header for header, call in standin.seen if isinstance(call, GetPolicy))

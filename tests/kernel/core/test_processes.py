@@ -20,7 +20,10 @@ LEGAL = {
 
 
 def spawn(table: ProcessTable, principal: str = "app:a", user: str | None = None, os_pid: int = 7) -> Process:
-    return table.spawn("greeter", principal, user, "normal", 0, os_pid, 10.0)
+    process = Process(table.next_pid(), "greeter", principal, user, 0, "normal", 10.0, os_pid)
+    table.add(process)
+    process.tell(10.0, f"spawned as greeter by {principal}")
+    return process
 
 
 def bring_to(table: ProcessTable, process: Process, life: Life) -> None:

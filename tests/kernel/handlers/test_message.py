@@ -6,7 +6,7 @@ import pytest
 
 from kernos.kernel.host import Delivery
 from kernos.kernel.memory import mail as post
-from kernos.syscalls.errors import BusyError, DeniedError, KernosError, NotFoundError
+from kernos.syscalls.errors import BusyError, DeadlineError, DeniedError, KernosError, NotFoundError
 from kernos.syscalls.message import Receive, Send, Subscribe, Unsubscribe
 from kernos.syscalls.process import Exit
 from kernos.syscalls.system import Cancel
@@ -25,6 +25,10 @@ def bert(world: World) -> App:
 
 def box(agent: App) -> str:
     return f"agent/{agent.pid}"
+
+
+def kept(world: World) -> list[tuple[str, int]]:
+    return post.boxes(world.disk.database.connection)
 
 
 def test_mail_is_stamped_by_the_kernel(anna: App, bert: App) -> None:
@@ -79,8 +83,8 @@ def test_the_box_ends_with_its_agent(world: World, anna: App, bert: App) -> None
     bert.call(Exit(pid=bert.pid))
     anna.send(Exit(pid=anna.pid))
     assert not reader.open
-    assert not world.system.mail.boxes
-    assert not world.system.mail.readers
+    assert not kept(world)
+    assert not world.system.readers.waiting
 
 
 def test_a_full_box_asks_to_come_back(anna: App, bert: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +102,7 @@ def test_an_agent_has_one_name(world: World, anna: App, bert: App) -> None:
     sent = anna.send(Send(to=f"agent/00{bert.pid}", text="x"))
     bert.call(Exit(pid=bert.pid))
     assert isinstance(sent.error(), KernosError)
-    assert not world.system.mail.boxes
+    assert not kept(world)
 
 
 def test_mail_is_not_lost_on_a_reader_who_is_gone(world: World, anna: App, bert: App) -> None:
@@ -126,6 +130,25 @@ def test_a_mail_that_could_not_be_handed_over_is_the_oldest_again(world: World, 
     world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
     world.host.work()
     assert [bert.call(Receive(mailbox="queue/q")).text for _ in range(2)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("how", ["deadline", "dead", "lost"])
+def test_a_mail_taken_with_a_key_goes_back_unless_its_reader_can_ask_again(world: World, anna: App, bert: App, how: str) -> None:
+    gone = world.connect("app:desk").spawn()
+    anna.call(Send(to="queue/q", text="one"))
+    reader = gone.send(Receive(mailbox="queue/q"), key="k", timeout_ms=1_000)
+    if how == "deadline":
+        world.host.advance(2.0)
+        assert isinstance(reader.error(), DeadlineError)
+    else:
+        world.host.deliver = lambda client: Delivery.GONE if client is gone.client else Delivery.SENT
+    if how == "dead":
+        world.host.programs_gone.add(gone.client.os_pid)
+    world.host.work()
+    back = [] if how == "lost" else [("queue/q", 1)]
+    assert kept(world) == back
+    again = world.connect("app:desk").agent(gone.pid)
+    assert again.call(Receive(mailbox="queue/q"), key="k").text == "one"
 
 
 def test_a_topic_reaches_all_queues_that_follow_it(anna: App, bert: App) -> None:

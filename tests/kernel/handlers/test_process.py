@@ -154,9 +154,10 @@ class TestKill:
     def test_the_dead(self, app: App) -> None:
         agent = app.spawn()
         app.call(Kill(pid=agent.pid))
-        error = app.refused(Kill(pid=agent.pid))
-        assert isinstance(error, NotFoundError)
-        assert "ended already" in error.message
+        app.call(Exit(pid=agent.pid, code=3))
+        app.call(Kill(pid=agent.pid))
+        assert app.call(Wait(pid=agent.pid)).code == -9
+        assert isinstance(app.refused(Kill(pid=agent.pid)), NotFoundError)
 
     def test_its_turn_leaves_the_device(self, thinking: World) -> None:
         app = thinking.connect("app:shop")
@@ -290,5 +291,5 @@ class TestApps:
         app.call(Launch(app="shop"))
         assert app.call(ReportCrash(app="shop", code=1)).restart
 
-    def test_an_app_that_was_not_launched(self, app: App) -> None:
-        assert isinstance(app.refused(ReportCrash(app="shop", code=1)), NotFoundError)
+    def test_an_app_that_was_launched_under_the_kernel_before_is_judged_anew(self, app: App) -> None:
+        assert app.call(ReportCrash(app="shop", code=1)).restart

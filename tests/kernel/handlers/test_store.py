@@ -112,7 +112,7 @@ class TestVersions:
         agent.call(PutFile(path="x", data=b"four"))
         before = world.system.quotas.usage("app:shop", world.host.now)
         again = make_world(tmp_path)
-        successor = again.connect("app:shop").spawn()
+        successor = again.connect("app:shop").agent(agent.pid)
         assert successor.call(GetFile(path="x")).data == b"four"
         assert again.system.quotas.usage("app:shop", again.host.now) == before
 

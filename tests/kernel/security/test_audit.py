@@ -10,12 +10,12 @@ from kernos.kernel.limits import AUDIT_ANCHOR_S, AUDIT_GROUP_S, AUDIT_RETRY_S
 from kernos.kernel.security import audit as audit_module
 from kernos.kernel.security.ledger import Ledger
 from kernos.syscalls.audit import Entry, ExportAudit, ReadAudit, VerifyAudit
-from kernos.syscalls.errors import DeniedError, LimitError, NotYoursError, StorageError
+from kernos.syscalls.errors import DeniedError, LimitError, NotYoursError, StorageFullError
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.process import Kill, SetLimits, Spawn
 from kernos.syscalls.store import GetFile, PutFile
 from kernos.syscalls.system import Cancel, Ping, StopKernel
-from tests.kernel.fakes import ADMIN, App, World, make_world
+from tests.kernel.fakes import ADMIN, World, make_world
 
 KEY = b"s" * 32
 
@@ -166,7 +166,7 @@ def test_it_verifies_and_goes_on_after_a_restart(world: World, tmp_path: Path) -
     after.connect("app:shop").spawn()
     checked = after.connect(ADMIN).call(VerifyAudit())
     assert checked.findings == []
-    assert checked.last == checked.entries == 4, "two starts and two agents"
+    assert checked.last == checked.entries == 6, "two starts, and two agents of which it says that they begin and that they are there"
 
 
 def test_a_change_is_found_and_placed(world: World) -> None:
@@ -188,7 +188,7 @@ def test_while_it_cannot_be_written_nothing_is_changed(world: World, monkeypatch
     monkeypatch.setattr(Ledger, "append", full)
     world.host.advance(AUDIT_GROUP_S)
     world.host.work()
-    assert isinstance(agent.refused(PutFile(path="x", data=b"")), StorageError)
+    assert isinstance(agent.refused(PutFile(path="x", data=b"")), StorageFullError)
     agent.call(Ping())
     world.connect(ADMIN).call(Kill(pid=agent.pid))
     monkeypatch.undo()
@@ -197,7 +197,7 @@ def test_while_it_cannot_be_written_nothing_is_changed(world: World, monkeypatch
     app.spawn().call(PutFile(path="x", data=b""))
     assert [told(entry) for entry in entries(world)][:3] == [
         ("process.spawn", "allow", "ok"),
-        ("store.put", "allow", "storage"),
+        ("store.put", "allow", "storage_full"),
         ("process.kill", "allow", "ok"),
     ]
     assert world.connect(ADMIN).call(VerifyAudit()).findings == []
@@ -239,7 +239,6 @@ def test_a_refused_connection_is_recorded(world: World) -> None:
 
 
 def test_apps_are_not_held_up_by_it(world: World) -> None:
-    app: App = world.connect("app:shop")
-    app.send(Spawn(name="x")).result()
+    world.connect(ADMIN).send(SetLimits(principal="app:shop", limits={})).result()
     assert list(world.system.audit.folder.iterdir()) != []
     assert all(path.stat().st_size == 0 for path in world.system.audit.folder.iterdir()), "the reply left before anything was written"
