@@ -126,7 +126,7 @@ class Town:
         prompt = tiny_tokenizer().decode(begun.prompt, skip_special_tokens=False)
         said = tokens_of(prompt.rpartition("<<")[2].partition(">>")[0])
         for start in range(0, len(said), PIECE):
-            world.step((begun.seq, said[start : start + PIECE], "stop" if start + PIECE >= len(said) else None))
+            world.step((begun.seq, said[start : start + PIECE], "stop" if start + PIECE >= len(said) else ""))
         return str(sent.result().text)
 
 
