@@ -18,8 +18,10 @@ OWNER: Final = "user:anna"
 MODEL: Final = "minilm"
 """Said to have made the vectors, so that a kernel takes them for those of the embedded encoder."""
 DIM: Final = 384
-TOKENS: Final = 92
+TOKENS: Final = 69
 """Of a passage, as the embedded decoder counts."""
+SENTENCES: Final = 3
+"""Of a passage."""
 NOW: Final = 1_700_000_000.0
 
 _BATCH: Final = 512
@@ -36,11 +38,11 @@ def sentence(number: int) -> str:
 
 
 def passages(start: int = 0) -> Iterator[str]:
-    """Texts of four sentences, none twice."""
-    number = 4 * start
+    """Texts of `SENTENCES` sentences, none twice; each is a page."""
+    number = SENTENCES * start
     while True:
-        yield " ".join(map(sentence, range(number, number + 4)))
-        number += 4
+        yield " ".join(map(sentence, range(number, number + SENTENCES)))
+        number += SENTENCES
 
 
 def context_of(agent: Kernel, name: str, tokens: int) -> ContextInfo:
@@ -53,11 +55,11 @@ def context_of(agent: Kernel, name: str, tokens: int) -> ContextInfo:
     return info
 
 
-def paged_database(folder: Path, contexts: int, pages: int) -> tuple[Database, list[str], NDArray[np.float32]]:
-    """A database with contexts of so many pages, all with vectors drawn at random; their ids, and the vectors by page."""
+def paged_database(folder: Path, contexts: int, pages: int, each: int = 1) -> tuple[Database, list[str], NDArray[np.float32]]:
+    """A database with contexts of so many pages, all with `each` vectors drawn at random; their ids, and the vectors in order of pages."""
     database = open_database(folder, storage_key(folder))
     connection, texts, ids = database.connection, passages(), []
-    drawn = np.random.default_rng(0).standard_normal((contexts * pages, DIM), np.float32)
+    drawn = np.random.default_rng(0).standard_normal((contexts * pages * each, DIM), np.float32)
     vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     connection.execute("BEGIN IMMEDIATE")
     for number in range(contexts):
@@ -65,7 +67,8 @@ def paged_database(folder: Path, contexts: int, pages: int) -> tuple[Database, l
         new = [NewMessage("user", next(texts), TOKENS) for _ in range(pages)]
         transcripts.append(connection, OWNER, row.id, new, MODEL, NOW)
         made = [entry.page for _, entry in window.page_out(connection, OWNER, row.id, pages, NOW)[1]]
-        window.embedded(connection, MODEL, [(page, vectors[page - 1].astype(np.float16).tobytes()) for page in made])
+        own = ((page, vectors[each * (page - 1) : each * page]) for page in made)
+        window.embedded(connection, MODEL, [(page, some.astype(np.float16).tobytes()) for page, some in own])
         ids.append(row.id)
     database.commit()
     database.checkpoint(truncate=True)

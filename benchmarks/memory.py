@@ -4,13 +4,14 @@
 kernel. `fork_ms` is the p99 of forking one of 100,000 tokens that have left the window, 100 times; `fork_rows` are the messages that were
 copied by it, and `fork_bytes_ratio` is what these forks add to the database over what the context takes in it with pages and vectors.
 
-`pagein_p99_ms` is what a fault costs beside the embedding of the question, in a context of 10,000 pages: two queries, the ranking by
-meaning and words, and the text of the pages that fit 1,024 tokens; `pagein_cold_ms` is the first one, which reads all vectors.
+`pagein_p99_ms` is what a fault costs beside the embedding of the question, in a context of 10,000 pages with three vectors each: two
+queries, the ranking by meaning and words, and the text of the pages that fit 1,024 tokens; `pagein_cold_ms` is the first one, which reads
+all vectors.
 
-`warm_ratio` is the memory that a process of its own grows by when it holds 10,000 contexts of 100 pages each, over the bytes of their
-vectors in half precision, as they are stored and searched (over single precision it is half of that). `budget_ratio` is the most it grows
-by while as many contexts are used within `recall_mb` as an administrator sets it, over that budget; contexts come from real rows, of which
-there are 64.
+`warm_ratio` is the memory that a process of its own grows by when it holds 10,000 contexts of 100 pages with one vector each, over the
+bytes of their vectors in half precision, as they are stored and searched (over single precision it is half of that). `budget_ratio` is
+the most it grows by while as many contexts are used within `recall_mb` as an administrator sets it, over that budget; contexts come from
+real rows, of which there are 64.
 """
 
 import gc
@@ -37,7 +38,7 @@ from kernos.syscalls.model import Message
 from kernos.syscalls.system import BackUp
 
 from . import report
-from .histories import DIM, MODEL, OWNER, TOKENS, context_of, paged_database, passages, sentence
+from .histories import DIM, MODEL, OWNER, SENTENCES, TOKENS, context_of, paged_database, passages, sentence
 from .kernel import RunningKernel, booted
 from .report import Target, median, percentile
 
@@ -137,7 +138,7 @@ def stored(kernel: RunningKernel, connection: Kernel) -> tuple[int, int]:
 def measure_pagein(times: int) -> dict[str, float]:
     """Seconds of a fault beside the embedding."""
     with tempfile.TemporaryDirectory() as folder:
-        database, (id_,), vectors = paged_database(Path(folder), 1, PAGES)
+        database, (id_,), vectors = paged_database(Path(folder), 1, PAGES, SENTENCES)
         reader, memory = database.reader(), Memory(MODEL, DIM, Config().recall_mb << 20)
 
         def fault(number: int) -> None:

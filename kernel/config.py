@@ -39,7 +39,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_pages: Annotated[int, Meta(ge=0, le=1 << 24)] = 2_048
     """Pages in the encrypted swap file under the state folder, for what finds no room on the host. It grows as it is used."""
     recall_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
-    """Memory in MiB for what recall and search hold of contexts and files: 0.8 KB a page. What was not used for longest is read again."""
+    """Memory in MiB for what recall and search hold of texts: 0.8 KB a sentence. What was not used for longest is read again."""
     version_days: Annotated[float, Meta(gt=0)] | None = None
     """Days that replaced versions of files are kept, counted from when they were written; unset: until the file is deleted."""
     rollback_days: Annotated[float, Meta(gt=0)] | None = None

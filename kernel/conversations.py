@@ -188,7 +188,8 @@ class Conversations:
             return len(tokenizer.encode(prompts.quoted(page.role, page.seq, page.text) + "\n"))
 
         def rank(connection: Connection, vector: Any) -> list[tuple[Found, int]]:
-            found = memory.rank(connection, draft.actor, draft.id, question, vector)
+            ranked = memory.rank(connection, draft.actor, draft.id, question, vector)
+            found = recall.distinct(ranked, (line.text for line in draft.lines))
             return list(recall.fitting(found, tokens, budget, RECALL_PAGES, RECALL_LEAST))
 
         def ranked(found: list[tuple[Found, int]], _by_meaning: bool) -> None:

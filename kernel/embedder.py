@@ -1,4 +1,4 @@
-"""Gives vectors to pages that have left a window: in small batches, one at a time, on the encoder's device server.
+"""Gives vectors to the sentences of pages that have left a window: in small batches, one at a time, on the encoder's device server.
 
 Nobody waits for it: a page without a vector is found by its words. When an encoder takes another's place its pages are embedded anew.
 """
@@ -12,6 +12,7 @@ from .limits import EMBED_BATCH, EMBED_RETRY_S
 from .memory import window
 from .memory.library import Change
 from .memory.recall import Memory
+from .memory.sentences import sentences
 from .memory.window import Unembedded
 from .models import Entry
 from .recalls import vectors_of
@@ -68,9 +69,12 @@ class Embedder:
         if isinstance(pages, Exception) or not pages or encoder is None:
             self._rest(failed=isinstance(pages, Exception))
         else:
-            self.system.embeds.own([page.text for page in pages], encoder, lambda outcome: self._keep(pages, outcome))
+            parts = [sentences(page.text) for page in pages]
+            texts, counts = [text for part in parts for text in part], [len(part) for part in parts]
+            self.system.embeds.own(texts, encoder, lambda outcome: self._keep(pages, counts, outcome))
 
-    def _keep(self, pages: list[Unembedded], outcome: "Outcome") -> None:
+    def _keep(self, pages: list[Unembedded], counts: list[int], outcome: "Outcome") -> None:
+        """Keep the vectors of pages, of which each has so many."""
         import numpy as np  # first needed long after the start
 
         if isinstance(outcome, KernosError):
@@ -79,14 +83,15 @@ class Embedder:
             return
         vectors = vectors_of(outcome).astype(np.float16)
         model = self.memory.model
-        rows = [(page.id, vector.tobytes()) for page, vector in zip(pages, vectors, strict=True)]
+        rows = [(page.id, own.tobytes()) for page, own in zip(pages, np.split(vectors, np.cumsum(counts[:-1])), strict=True)]
 
         def kept(result: object) -> None:
             if isinstance(result, Exception):
                 self._rest(failed=True)
                 return
-            ids = np.array([page.id for page in pages], np.int64)
-            self.system.storage.tell(lambda: self.memory.embedded([page.branch for page in pages], ids, vectors))
+            every = [page for page, count in zip(pages, counts, strict=True) for _ in range(count)]
+            ids = np.array([page.id for page in every], np.int64)
+            self.system.storage.tell(lambda: self.memory.embedded([page.branch for page in every], ids, vectors))
             self._rest(failed=False, more=True)
 
         try:

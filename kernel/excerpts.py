@@ -15,8 +15,9 @@ import numpy as np
 
 from .limits import HIGH_WATER
 from .memory.ranking import ends, share
+from .memory.sentences import cuts
 from .memory.terms import language_of, terms
-from .memory.window import PAGE_CHARACTERS, cuts
+from .memory.window import PAGE_CHARACTERS
 from .prompts import Line
 
 LEFT_OUT: Final = "\n[… left out …]\n"

@@ -166,7 +166,7 @@ RECALL_PAGES: Final = 64
 """Pages recalled for a message at the most: they are small, and each costs a look-up."""
 
 EMBED_BATCH: Final = 4
-"""Pages embedded together: about 100 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
+"""Pages embedded together: about 50 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
 
 INDEX_BATCH: Final = 64
 """Messages still in their windows that get pages together when they are searched: some 20 ms, during which nobody else can write."""

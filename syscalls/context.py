@@ -281,7 +281,7 @@ class PageOut(Call[ContextInfo], tag="context.page_out", frozen=True):
 
 
 class Recall(Call[RecalledPages], tag="context.recall", frozen=True):
-    """What has left the window and has to do with a question, at most `budget` tokens together.
+    """What has left the window and has to do with a question, at most `budget` tokens together. What was said twice comes once.
 
     It can be asked for some `roles`, for messages with all of `labels`, and for a time: `since` and `until`, in seconds since the Unix
     epoch.

@@ -203,7 +203,8 @@ def recall_(system: System, ticket: Ticket, call: abi.Recall) -> Later:
         return memory.topic(connection, actor, call.context, call.query)
 
     def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
-        return _best(system, call, call.context, memory.rank(connection, actor, call.context, call.query, vector))
+        found = memory.rank(connection, actor, call.context, call.query, vector)
+        return _best(system, call, call.context, recall.distinct(_asked(call, found)))
 
     def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
         ticket.reply(abi.RecalledPages(pages, by_meaning, system.contexts.labels([call.context])))
@@ -219,7 +220,7 @@ def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
     def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
         ids = [row.id for row in transcripts.of(connection, owner) if row.length and system.flows.reaches(agent, row.labels)]
         ranked = (memory.rank(connection, owner, id_, call.query, vector, whole=True) for id_ in ids)
-        return _best(system, call, "", heapq.merge(*ranked, key=lambda found: -found.points.score))
+        return _best(system, call, "", _asked(call, heapq.merge(*ranked, key=lambda found: -found.points.score)))
 
     def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
         ticket.reply(abi.RecalledPages(pages, by_meaning, system.contexts.labels(page.context for page in pages)))
@@ -237,9 +238,12 @@ def explain(system: System, ticket: Ticket, call: abi.ExplainContext) -> Later:
 def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found: Iterator[Found]) -> list[abi.Recalled]:
     model = system.contexts.model(id_)
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
-    asked = recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
-    best = recall.fitting(asked, lambda page: tokens_of(tokenizer, page.text), call.budget, call.limit, 0.0)
+    best = recall.fitting(found, lambda page: tokens_of(tokenizer, page.text), call.budget, call.limit, 0.0)
     return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
+
+
+def _asked(call: abi.Recall | abi.SearchContexts, found: Iterator[Found]) -> Iterator[Found]:
+    return recall.matching(found, roles=call.roles, labels=call.labels, since=call.since, until=call.until)
 
 
 def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:

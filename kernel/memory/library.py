@@ -18,7 +18,8 @@ from .branches import Span, begin
 from .connection import Connection
 from .filestore import FileRow
 from .ranking import Recalled
-from .window import PAGE_CHARACTERS, Made, cuts
+from .sentences import cuts
+from .window import PAGE_CHARACTERS, Made
 
 SEARCHED_BYTES: Final = 256 << 10
 """Of a file that are searched. Its pages are made while it is written, at half a millisecond each, and others wait for that."""

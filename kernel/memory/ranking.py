@@ -2,7 +2,7 @@
 
 Three things speak for a page, and their points are added:
 
-- `meaning`: its vector is near that of the question, in standard deviations above what is usual in this context;
+- `meaning`: one of its sentences is near the question, in standard deviations above what is usual of pages in this context;
 - `words`: it holds the question's terms. BM25, as a share of what a page with all of them and one more would get, and squared: half of
   the words is a quarter of the case. A share, because the deviations of BM25 grow with the context, until one rare word outweighs any
   likeness; and one more, the rarest there can be, because common words alone prove little even if all are there;

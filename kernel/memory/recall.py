@@ -4,7 +4,7 @@ Everything here runs in the threads that read, one at a time under a lock that i
 never misses a change that was told of (`added`, `embedded`), and what it has heard of already does it no harm to hear again.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from threading import Lock
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -110,7 +110,7 @@ class Memory:
                 self._shelves.add(branch, entries)
 
     def embedded(self, branches: Sequence[int], pages: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
-        """Pages have got vectors."""
+        """Pages have got vectors; `branches` [n] and `pages` [n] say of which branch and page each of `vectors` [n, dim] is."""
         with self._lock:
             for branch in dict.fromkeys(branches):
                 mine = np.array([other == branch for other in branches])
@@ -132,8 +132,8 @@ class Memory:
 def shelf_of(connection: Connection, branch: int, model: str, dim: int) -> Shelf:
     """The shelf of a branch from its rows, with the vectors that `model` made."""
     rows = window.vectors_of(connection, branch, model)
-    pages = np.array([page for page, _ in rows], np.int64)
-    vectors = np.frombuffer(b"".join(vector for _, vector in rows), np.float16).reshape(len(rows), dim)
+    pages = np.repeat(np.array([page for page, _ in rows], np.int64), [len(vectors) // (2 * dim) for _, vectors in rows])
+    vectors = np.frombuffer(b"".join(vectors for _, vectors in rows), np.float16).reshape(len(pages), dim)
     return Shelf.of(keywords.entries(connection, branch), pages, vectors)
 
 
@@ -149,6 +149,15 @@ def matching(
         and (since is None or page.time >= since)
         and (until is None or page.time < until)
     )
+
+
+def distinct(found: Iterable[Found], shown: Iterable[str] = ()) -> Iterator[Found]:
+    """Of pages that say the same the best one, and none that says what is shown already."""
+    told = set(shown)
+    for page in found:
+        if page.text not in told:
+            told.add(page.text)
+            yield page
 
 
 def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: int, least: float) -> Iterator[tuple[R, int]]:

@@ -44,7 +44,7 @@ class Shelf:
 
     @classmethod
     def of(cls, entries: Sequence[Entry], pages: NDArray[np.int64], vectors: Vectors) -> "Shelf":
-        """A shelf of pages; `vectors` [n, dim] are those of `pages` [n], in any order."""
+        """A shelf of pages; `vectors` [n, dim] are those of `pages` [n]: a page may have several, which stand together."""
         shelf = cls(VectorIndex(pages, vectors))
         shelf.add(entries)
         return shelf

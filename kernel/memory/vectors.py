@@ -1,5 +1,7 @@
 """The vectors of one branch's pages, to be searched by inner product. A cache: the rows of the database are the truth.
 
+A page has a vector for each of its sentences, next to each other, and the nearest of them stands for the page.
+
 Half precision, as the rows are. A flat index up to `FLAT` vectors; from there inverted lists, where a search looks at an eighth of them.
 New vectors wait in a small block beside the index, because an index that grew would hold room to grow on.
 """
@@ -22,7 +24,7 @@ ALL: Final = 4_000
 """Up to here all similarities are returned, beyond only the `NEAREST`: faiss sorts them, which takes longer than comparing."""
 NEAREST: Final = 1_000
 _SAMPLE: Final = 256
-"""Vectors that stand for all when what is usual is estimated: its deviation is then right to 5 %."""
+"""Pages that stand for all when what is usual is estimated: its deviation is then right to 5 %."""
 _WAITING: Final = 64
 """Vectors that may wait beside the index, or a sixteenth of it if that is more."""
 
@@ -51,16 +53,13 @@ def together(parts: Sequence[Moments]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Similarities:
-    """How near pages are to a query: those that were looked at, and what is usual among all."""
+    """How near pages are to a query: those that were looked at, each once, and what is usual among all."""
 
     pages: NDArray[np.int64]
     scores: NDArray[np.float32]
     usual: Moments
-
-    @property
-    def complete(self) -> bool:
-        """All were looked at."""
-        return len(self.pages) == self.usual.count
+    complete: bool
+    """All were looked at."""
 
 
 class VectorIndex:
@@ -74,10 +73,12 @@ class VectorIndex:
         self._built = len(pages)
         self._waiting, self._waiting_pages = vectors, pages
         self._sample: Vectors = vectors[:0].copy()  # a view would keep all of them
+        self._sample_pages = pages[:0].copy()
         if len(pages):
             self._merge()
 
     def __len__(self) -> int:
+        """Vectors."""
         return len(self._indexed) + len(self._waiting_pages)
 
     @property
@@ -115,8 +116,12 @@ class VectorIndex:
         if len(self._waiting):
             pages = np.concatenate([pages, self._waiting_pages])
             scores = np.concatenate([scores, self._waiting.astype(np.float32) @ query])
-        usual = self._sample.astype(np.float32) @ query if len(self._sample) else scores
-        return Similarities(pages, scores, Moments.of(usual, len(self)))
+        complete = len(pages) == len(self)
+        pages, scores = _nearest(pages, scores)
+        if complete:
+            return Similarities(pages, scores, Moments.of(scores, len(pages)), complete)
+        usual = _nearest(self._sample_pages, self._sample.astype(np.float32) @ query)[1]
+        return Similarities(pages, scores, Moments.of(usual, len(self) * len(usual) // len(self._sample)), complete)
 
     def _search(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         indexed = len(self._indexed)
@@ -136,13 +141,18 @@ class VectorIndex:
         self._indexed = np.concatenate([self._indexed, self._waiting_pages])
         self._waiting, self._waiting_pages = self._waiting[:0].copy(), self._waiting_pages[:0].copy()
         if len(self._indexed) > ALL and not self._lists:
-            self._sample = _vectors_of(self._index)[_drawn(len(self._indexed))]
+            self._draw(self._indexed, _vectors_of(self._index))
+
+    def _draw(self, pages: NDArray[np.int64], vectors: Vectors) -> None:
+        """Let some pages stand for all."""
+        chosen = np.isin(pages, np.random.default_rng(0).permutation(np.unique(pages))[:_SAMPLE])
+        self._sample, self._sample_pages = vectors[chosen], pages[chosen]
 
     def _merge_into_lists(self) -> None:
         new = self._waiting.astype(np.float32)
         if self._index is None:
             self._index = _lists(new)
-            self._sample = self._waiting[_drawn(len(new))]  # of all there are: lists cannot be read by place later
+            self._draw(self._waiting_pages, self._waiting)  # of all there are: lists cannot be read by place later
         self._index.add_with_ids(new, self._waiting_pages)
         self._index = _faiss().clone_index(self._index)  # a copy has no spare room
 
@@ -155,9 +165,12 @@ def _faiss() -> Any:
     return faiss
 
 
-def _drawn(count: int) -> NDArray[np.intp]:
-    """The places of a sample of so many."""
-    return np.random.default_rng(0).permutation(count)[:_SAMPLE]
+def _nearest(pages: NDArray[np.int64], scores: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Each page once, with the best of its scores."""
+    every, at = np.unique(pages, return_inverse=True)
+    best = np.full(len(every), -np.inf, np.float32)
+    np.maximum.at(best, at, scores)
+    return every, best
 
 
 def _flat(vectors: Vectors) -> Any:

@@ -1,8 +1,8 @@
 """What a context shows of itself to its model: the messages that are resident, and the pages of those that have left.
 
 Messages from `resident` on are in the window, and so are pinned ones before that. A page is a message, or a part of one that is long; it is
-found by keyword at once and by meaning when it has a vector. Pages are made when messages leave, or are searched for before that; they
-belong to messages, so that contexts that share a message share its pages, and go with it.
+found by keyword at once and by meaning when its sentences have vectors. Pages are made when messages leave, or are searched for before
+that; they belong to messages, so that contexts that share a message share its pages, and go with it.
 """
 
 from collections.abc import Iterable
@@ -18,10 +18,11 @@ from .branches import spans
 from .connection import Connection
 from .history import note
 from .keywords import Entry
+from .sentences import cuts
 from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of, of
 
-PAGE_CHARACTERS: Final = 1_000
-"""The longest page. Some 250 tokens: what an encoder sees at once, and small enough that several fit what may be recalled."""
+PAGE_CHARACTERS: Final = 300
+"""The longest page. Some 75 tokens: a few sentences, enough to be understood, and a dozen of them fit what may be recalled."""
 
 Made = list[tuple[int, Entry]]
 """Pages that were made, and the branch that each is of."""
@@ -104,19 +105,6 @@ def index(connection: Connection, owner: str, limit: int) -> Made:
     return made
 
 
-def cuts(text: str, longest: int) -> list[int]:
-    """Where a text is cut into pages or other parts of a length at most, its beginning and its end included.
-
-    At the end of a paragraph, a sentence or a word, if there is one in the second half of what a page can hold.
-    """
-    found = [0]
-    while len(text) - found[-1] > longest:
-        start, stop = found[-1] + longest // 2, found[-1] + longest
-        ends = (text.rfind(mark, start, stop) + len(mark) for mark in ("\n\n", "\n", ". ", "。", " "))
-        found.append(next((end for end in ends if end > start), stop))
-    return [*found, len(text)] if text else [0, 0]
-
-
 def pins(connection: Connection, row: ContextRow) -> list[int]:
     """The pinned messages of a context."""
     return [seq for (seq,) in connection.execute("SELECT seq FROM pins WHERE context = ? ORDER BY seq", (row.key,))]
@@ -160,7 +148,7 @@ def unembedded(connection: Connection, limit: int) -> list[Unembedded]:
 
 
 def embedded(connection: Connection, model: str, found: Iterable[tuple[int, bytes]]) -> None:
-    """Keep the vectors of pages, by id; those of pages that are gone meanwhile are dropped."""
+    """Keep the vectors of pages, by id, those of a page's sentences one behind the other; what is gone meanwhile is passed over."""
     connection.executemany("UPDATE pages SET model = ?, vector = ? WHERE id = ?", [(model, vector, page) for page, vector in found])
 
 
@@ -170,7 +158,7 @@ def forget_vectors(connection: Connection, model: str) -> None:
 
 
 def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[int, bytes]]:
-    """Page and vector of all pages of a branch that this model has embedded."""
+    """Page and vectors of all pages of a branch that this model has embedded."""
     query = "SELECT pages.id, vector FROM messages JOIN pages ON message = messages.id WHERE branch = ? AND model = ?"
     return connection.execute(query, (branch, model)).fetchall()
 

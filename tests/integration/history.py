@@ -8,6 +8,8 @@ from kernos.syscalls.model import Message
 
 CHARACTERS_PER_TOKEN: Final = 4.2
 """Of this chatter, as the small model counts it."""
+LONG_CHARACTERS_PER_TOKEN: Final = 4.3
+"""The same in long messages."""
 
 
 class Fact(NamedTuple):
@@ -96,17 +98,31 @@ _REPLIES: Final = (
 )  # fmt: skip
 
 
-def history(facts: Sequence[Fact], tokens: int, seed: int = 4) -> list[Message]:
-    """A history of about so many tokens. The facts lie anywhere in its first nine tenths."""
+def history(facts: Sequence[Fact], tokens: int, *, hidden: bool = False, seed: int = 4) -> list[Message]:
+    """A history of about so many tokens. The facts lie anywhere in its first nine tenths.
+
+    Each is a message of its own; if they are `hidden`, a sentence among others in messages of 50 to 200 words.
+    """
     chance = random.Random(seed)
-    messages, size = list[Message](), 0.0
+    messages, size, per_token = list[Message](), 0.0, LONG_CHARACTERS_PER_TOKEN if hidden else CHARACTERS_PER_TOKEN
     while size < tokens:
-        messages += [Message("user", _chatter(chance)), Message("assistant", f"{chance.choice(_REPLIES)} {chance.choice(_THEN)}")]
-        size += sum(len(message.text) / CHARACTERS_PER_TOKEN for message in messages[-2:])
+        told = " ".join(_long(chance)) if hidden else _chatter(chance)
+        messages += [Message("user", told), Message("assistant", f"{chance.choice(_REPLIES)} {chance.choice(_THEN)}")]
+        size += sum(len(message.text) / per_token for message in messages[-2:])
     places = sorted(chance.sample(range(len(messages) * 9 // 20), len(facts)), reverse=True)
     for place, fact in zip(places, facts, strict=True):
-        messages[2 * place] = Message("user", fact.told)
+        around = _long(chance) if hidden else []
+        around.insert(chance.randint(0, len(around)), fact.told)
+        messages[2 * place] = Message("user", " ".join(around))
     return messages
+
+
+def _long(chance: random.Random) -> list[str]:
+    """Chatter of 50 to 200 words, as its parts."""
+    parts, words = list[str](), chance.randint(50, 200)
+    while sum(len(part.split()) for part in parts) < words:
+        parts.append(_chatter(chance))
+    return parts
 
 
 def _chatter(chance: random.Random) -> str:

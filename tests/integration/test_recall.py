@@ -48,17 +48,19 @@ def resident(agent: Kernel, context: Context) -> list[MessageState]:
     return agent.call(ReadContext(context=context.id, start=start, limit=1_024)).states
 
 
-@pytest.mark.timeout(1_800 if PROVE else 120)
-def test_facts_asked_for_in_other_words_are_in_the_prompt_also_after_a_kill(models: object, home: str) -> None:
+@pytest.mark.timeout(1_800 if PROVE else 240)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_facts_asked_for_in_other_words_are_in_the_prompt_also_after_a_kill(models: object, home: str, hidden: bool) -> None:
     facts, tokens = (FACTS, 200_000) if PROVE else (FACTS[:10], 12_000)
     with booted(home=home) as running, running.connect() as kernel:
         running.load_models()
         agent = kernel.spawn("teller")
-        context = told(agent, "life", history(facts, tokens))
+        context = told(agent, "life", history(facts, tokens, hidden=hidden))
         assert context.stat().info.tokens >= tokens
         assert sum(state.tokens for state in resident(agent, context)) < WINDOW / 2
         await_embedded(context)
         before = shown(context, facts)
+        print(f"{len(before)} of {len(facts)} facts in {tokens} tokens are shown, {hidden=}")
         assert len(before) >= 0.8 * len(facts)
         kill(running)
     with booted(home=home) as running, running.connect() as kernel:

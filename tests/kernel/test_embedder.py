@@ -44,6 +44,20 @@ def test_they_wait_for_the_encoder_and_come_in_batches(thinking: World, agent: A
     assert embedded(agent, chat) == EMBED_BATCH + 2
 
 
+def test_each_sentence_of_a_page_has_a_vector(thinking: World, agent: App) -> None:
+    id_ = agent.call(OpenContext(name="long")).context
+    told = "The bus was late again on Monday. Clara adopted a grey kitten."
+    agent.call(AppendContext(context=id_, messages=[Message("user", told), Message("user", "The end.")]))
+    agent.call(PageOut(context=id_, until=2))
+    ready(thinking)
+    (batch,) = thinking.system.embeds.batches.values()
+    assert len(batch.inputs) == 3
+    thinking.embed()
+    sizes = thinking.disk.database.connection.execute("SELECT length(vector) FROM pages ORDER BY id").fetchall()
+    assert sizes == [(2 * 2 * 4,), (2 * 4,)]
+    assert embedded(agent, id_) == 2
+
+
 def test_what_fails_is_tried_again(thinking: World, agent: App, chat: str) -> None:
     ready(thinking)
     (batch,) = thinking.system.embeds.batches.values()

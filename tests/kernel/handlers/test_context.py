@@ -406,7 +406,7 @@ class TestPaging:
         assert [(part.why, part.whole) for part in saw.parts] == [("new", False)]
         assert agent.call(ReadContext(context=chat)).messages[0].text == text, "it is kept whole"
         assert "hi" in self.ask(agent, chat, "hi")
-        assert agent.call(StatContext(context=chat)).pages == 3, "in pieces, once it has left"
+        assert agent.call(StatContext(context=chat)).pages == 7, "in pieces, once it has left"
 
     def test_a_question_larger_than_the_window_that_is_there_already_is_answered(self, agent: App, chat: str) -> None:
         agent.call(AppendContext(context=chat, messages=[Message("user", "first"), Message("user", "blah " * 400 + "What now?")]))

@@ -90,6 +90,23 @@ def test_lists_find_nearly_all_of_the_nearest_and_forget(monkeypatch: pytest.Mon
     assert not index.crowded
 
 
+@pytest.mark.parametrize("all_are_compared", [True, False])
+def test_of_a_page_with_several_vectors_the_nearest_counts(monkeypatch: pytest.MonkeyPatch, all_are_compared: bool) -> None:
+    monkeypatch.setattr(vectors, "ALL", 2_000 if all_are_compared else 500)
+    every, pages = random(1_500), np.repeat(np.arange(500), 3)
+    index = VectorIndex(pages[:1_200], every[:1_200])
+    index.add(pages[1_200:], every[1_200:])
+    index.remove(ids(7))
+    best = (every.astype(np.float32) @ query()).reshape(500, 3).max(axis=1)
+    best[7] = -1
+    near = index.compare(query())
+    assert near.complete == all_are_compared
+    assert len(set(near.pages.tolist())) == len(near.pages) == (499 if all_are_compared else len(near.pages))
+    assert found(near) == pytest.approx({page: best[page] for page in near.pages.tolist()}, abs=1e-5)
+    assert near.usual.count == pytest.approx(499, abs=1)
+    assert near.usual.mean == pytest.approx(float(np.delete(best, 7).mean()), abs=0.03)
+
+
 def test_one_that_knew_no_vectors_takes_them() -> None:
     index = VectorIndex(ids(), np.empty((0, 0), np.float16))
     assert found(index.compare(query())) == {}

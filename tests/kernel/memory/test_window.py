@@ -1,16 +1,11 @@
 """What is in the window, what has left it, and what was embedded of that."""
 
-from itertools import pairwise
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kernos.kernel.memory import history, transcripts, window
 from kernos.kernel.memory.connection import Connection
 from kernos.kernel.memory.transcripts import NewMessage
 from kernos.syscalls.errors import ConflictError
-from tests.kernel.fakes import examples
 from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say
 
 
@@ -70,14 +65,6 @@ def test_a_large_message_is_cut_into_pages(connection: Connection, monkeypatch: 
     say(connection, row.id, "before", "One. Two two. Threethreethree", "after")
     window.page_out(connection, OWNER, row.id, 3, NOW)
     assert [page.text for page in window.unembedded(connection, 9)] == ["before", "One. Two ", "two. Threeth", "reethree", "after"]
-
-
-@given(st.text(alphabet="ab .\n。", max_size=200), st.integers(2, 20))
-@examples(100)
-def test_cuts_lose_nothing(text: str, size: int) -> None:
-    points = window.cuts(text, size)
-    assert (points[0], points[-1]) == (0, len(text))
-    assert all(0 < stop - start <= size for start, stop in pairwise(points)) or not text
 
 
 def test_vectors_come_with_their_model_and_are_made_anew_for_another(connection: Connection, chat: str) -> None:
