@@ -11,7 +11,8 @@ part of the schema: it tells the function who calls. The function may be `async`
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, get_type_hints, overload
 
 import msgspec
 
@@ -29,6 +30,19 @@ class ToolCall(msgspec.Struct, frozen=True):
     pid: int
     user: str | None
     """For whom the calling agent acts."""
+    labels: tuple[str, ...] = ()
+    """What it carries."""
+
+
+class Marks(TypedDict, total=False):
+    """What the kernel is told of a tool for the policy's sake; see `ServeTool`."""
+
+    privileged: bool
+    """It does what cannot be undone, or acts for somebody."""
+    labels: list[str]
+    """What its results carry, such as `untrusted`."""
+    stateless: bool
+    """Nothing of one call finds its way into another."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class ToolFunction(Generic[P, R]):
     arguments: type[msgspec.Struct]
     call_parameter: str | None
     """The parameter that takes the `ToolCall`."""
+    marks: Marks
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function."""
@@ -56,8 +71,20 @@ class ToolFunction(Generic[P, R]):
         return f"{principal.partition(':')[2]}/{self.name}"
 
 
-def tool(function: Callable[P, R]) -> ToolFunction[P, R]:
-    """Make a tool of a function."""
+@overload
+def tool(function: Callable[P, R], /) -> ToolFunction[P, R]: ...
+
+
+@overload
+def tool(**marks: Unpack[Marks]) -> Callable[[Callable[P, R]], ToolFunction[P, R]]: ...
+
+
+def tool(function: Callable[..., Any] | None = None, /, **marks: Unpack[Marks]) -> Any:
+    """Make a tool of a function; with marks: `@tool(stateless=True)`."""
+    return partial(_tool, marks) if function is None else _tool(marks, function)
+
+
+def _tool(marks: Marks, function: Callable[P, R]) -> ToolFunction[P, R]:
     name = function.__name__
     description = inspect.getdoc(function)
     if not description:
@@ -67,7 +94,7 @@ def tool(function: Callable[P, R]) -> ToolFunction[P, R]:
     call_parameter = next((parameter.name for parameter in parameters if hints.get(parameter.name) is ToolCall), None)
     fields = [_field(name, parameter, hints) for parameter in parameters if parameter.name != call_parameter]
     arguments = msgspec.defstruct(name, fields, kw_only=True, frozen=True, forbid_unknown_fields=True)
-    return ToolFunction(function, name, description.partition("\n\n")[0][:1_024], arguments, call_parameter)
+    return ToolFunction(function, name, description.partition("\n\n")[0][:1_024], arguments, call_parameter, marks)
 
 
 def _field(tool_name: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[str, Any] | tuple[str, Any, Any]:

@@ -64,7 +64,7 @@ class Toolbox:
         while True:
             # Served anew by the next kernel: invocations stand each for itself, so that nothing is missing between the two.
             with suppress(KernelRestartedError, StoppingError):
-                async with self._kernel.stream(ServeTool(tool=path, description=tool.description, schema=tool.schema)) as invocations:
+                async with self._kernel.stream(ServeTool(path, tool.description, tool.schema, **tool.marks)) as invocations:
                     async for invocation in invocations:
                         task = asyncio.create_task(self._answer(tool, invocation))
                         self._running.add(task)  # the loop keeps weak references only
@@ -85,7 +85,7 @@ class Toolbox:
 async def _invoke(tool: ToolFunction[..., Any], invocation: Invocation) -> Any:
     arguments = msgspec.structs.asdict(msgspec.json.decode(invocation.arguments, type=tool.arguments))
     if tool.call_parameter is not None:
-        arguments[tool.call_parameter] = ToolCall(invocation.caller, invocation.pid, invocation.user)
+        arguments[tool.call_parameter] = ToolCall(invocation.caller, invocation.pid, invocation.user, tuple(invocation.labels))
     if asyncio.iscoroutinefunction(tool.function):
         return await tool.function(**arguments)
     return await asyncio.to_thread(tool.function, **arguments)

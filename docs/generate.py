@@ -91,6 +91,7 @@ def _call(row: Row, module: ModuleType) -> str:
         "mutates: takes an idempotency key": row.mutates,
         "also on the control socket": row.control,
         "must name an agent": row.agent,
+        "taints: the agent that gets the reply carries its labels": row.reads,
         "after a restart of the kernel, made again by its caller alone: what it did cannot be known": row.outside,
     }
     facts += [f"- {text}" for text, holds in flags.items() if holds]

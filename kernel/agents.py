@@ -50,6 +50,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     os_pid: int
     start_time: int
     rights: tuple[Rights, ...] = ()
+    labels: dict[str, str] = {}
     life: Life = Life.ALIVE
     calls: int = 0
     prompt_tokens: int = 0
@@ -119,6 +120,7 @@ class Agents:
             row.start_time,
             "",
             row.rights,
+            row.labels,
             row.life,
             row.calls,
             row.prompt_tokens,
@@ -171,6 +173,22 @@ class Agents:
         process.tell(self.system.host.now, f"spawned as {process.name} by {process.principal}")
         if process.os_pid and not self.system.host.watch_program(process.os_pid, process.start_time):
             self.system.end_agent(process, -1, "its program has ended")
+
+    def tainted(self, process: Process) -> None:
+        """What an agent carries is written down at once: its program may live on when the kernel does not."""
+        row = self._row(process)
+
+        def done(outcome: Exception | None) -> None:
+            if isinstance(outcome, Exception):
+                self.changed(process)
+
+        def job(connection: Connection) -> None:
+            records.remember(connection, "process", process.principal, str(process.pid), row)
+
+        try:
+            self.system.storage.write(job, done)
+        except KernosError as error:
+            done(error)
 
     def changed(self, process: Process) -> None:
         """A row is to be written down anew, or removed if it was collected."""
@@ -243,6 +261,7 @@ class Agents:
                 process.os_pid,
                 process.start_time,
                 process.rights,
+                process.labels,
                 process.life,
                 process.calls,
                 process.prompt_tokens,

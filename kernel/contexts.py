@@ -4,6 +4,7 @@ The law is asked before anything is carried out, and the loop never waits for th
 It is loaded when the kernel starts and follows what was committed. What a context holds is in the database alone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,8 @@ class Known(NamedTuple):
     """The model that is attached to it; empty: none."""
     readers: frozenset[str]
     """Whom its owner lets see it."""
+    labels: frozenset[str] = frozenset()
+    """Of all that is in it, or is just being written."""
 
 
 @dataclass
@@ -40,13 +43,23 @@ class Contexts:
         now = self.system.host.now
         for payers, count, size in transcripts.charges(connection):
             self.system.quotas.hold(payers, {"contexts": count, "bytes": size}, now)
-        for id_, owner, payers, model, readers in transcripts.directory(connection):
-            self.by_id[id_] = Known(owner, payers, model, readers)
+        for id_, owner, payers, model, readers, labels in transcripts.directory(connection):
+            self.by_id[id_] = Known(owner, payers, model, readers, labels)
 
     def see(self, row: ContextRow) -> None:
         """A context was made, or opened with another model."""
         known = self.by_id.get(row.id)
-        self.by_id[row.id] = Known(row.owner, row.payers, row.model, known.readers if known else frozenset())
+        labels = frozenset(row.labels) | (known.labels if known else frozenset())
+        self.by_id[row.id] = Known(row.owner, row.payers, row.model, known.readers if known else frozenset(), labels)
+
+    def mark(self, id_: str, labels: Iterable[str], gone: frozenset[str] = frozenset()) -> None:
+        """Something with these labels is about to be written into a context; it is read with them from now on."""
+        if known := self.by_id.get(id_):
+            self.by_id[id_] = known._replace(labels=(known.labels - gone).union(labels))
+
+    def labels(self, ids: Iterable[str]) -> list[str]:
+        """The labels of contexts, together."""
+        return sorted({label for id_ in ids if id_ in self.by_id for label in self.by_id[id_].labels})
 
     def share(self, id_: str, principal: str, shared: bool) -> None:
         """A context was shared with somebody, or is no more."""

@@ -66,6 +66,7 @@ class Conversations:
         draft = Draft(ticket, id_, self.system.contexts.actor(id_, ticket.agent), model, call.messages)
 
         def ready(draft: Draft) -> None:
+            self.system.flows.begin_turn(ticket, call)  # once more: others may have written into it meanwhile
             self._remember(draft)
             entry = self.system.registry.need(model.name, "decoder")  # it may have failed meanwhile
             self.system.turns.start(ticket, call, entry, prompts.conversation(draft.lines))
@@ -85,10 +86,27 @@ class Conversations:
 
         def counted(tokens: list[int]) -> None:
             new = [
-                NewMessage(message.role, message.text, size, tuple(message.labels), message.calls.encode(), time=message.time)
+                NewMessage(
+                    message.role,
+                    message.text,
+                    size,
+                    self.system.flows.marked(ticket.agent, message.labels),
+                    message.calls.encode(),
+                    time=message.time,
+                )
                 for message, size in zip(messages, tokens, strict=True)
             ]
+            labels = {label for message in new for label in message.labels}
+            if self.system.contexts.whose(id_, ticket.agent) == "shared" and not labels <= {*self.system.contexts.labels([id_])}:
+                # Nobody shall label what he may not write into.
+                actor = ticket.agent.owner
+                storage.fetch(ticket, lambda connection: transcripts.find(connection, actor, id_, "append"), lambda _: write(new, labels))
+            else:
+                write(new, labels)
+
+        def write(new: list[NewMessage], labels: set[str]) -> None:
             actor, now = self.system.contexts.actor(id_, ticket.agent), storage.clock
+            self.system.contexts.mark(id_, labels)  # before it is there, so that whoever reads it carries them
             storage.change(
                 ticket,
                 lambda connection: transcripts.append(connection, actor, id_, new, model, now),
@@ -112,7 +130,8 @@ class Conversations:
             messages, tokenizer = prompts.conversation(draft.lines), draft.model.tokenizer
 
             def tell(tokens: int) -> None:
-                ticket.reply(Prompt(draft.model.name, tokens, draft.window, parts, draft.paged_out, draft.seen))
+                labels = self.system.contexts.labels([draft.id])
+                ticket.reply(Prompt(draft.model.name, tokens, draft.window, parts, draft.paged_out, draft.seen, labels))
 
             self.system.host.offload(lambda: len(tokenizer.encode(tokenizer.render(messages))) if messages else 0, ticket.then(tell))
 

@@ -43,6 +43,7 @@ from .handlers import HANDLERS
 from .host import Client, Delivery
 from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
 from .memory.records import Request
+from .outflows import OUTFLOWS
 from .security.patterns import match_path
 from .system import System
 from .tickets import LATER, Ticket
@@ -141,7 +142,7 @@ class Gate:
         if header.key and row.mutates:
             told = call.context if isinstance(call, Generate) else None
             request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
-        ticket = Ticket(self, client, header.id, row, process, header.stream, deadline, request)
+        ticket = Ticket(self, client, header.id, row, call, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
         if request is None or self._first(ticket, request):
             self._dispatch(ticket, call)
@@ -152,6 +153,8 @@ class Gate:
         try:
             process = self._identify(client, header.pid, row)
             asked = self._authorise(client, process, row, call)
+            if process is not None and row.call in OUTFLOWS:
+                self.system.flows.check(process, call)
             self.system.audit.check(row)
             self._charge(client, header, process, row)
         except KernosError as error:
@@ -336,12 +339,24 @@ class Gate:
 
     def answer(self, ticket: Ticket, body: bytes) -> bool:
         """End a call with its encoded reply; whether it could be sent."""
-        if not ticket.open:
+        if not ticket.open or not self._readable(ticket, body):
             return False
         self._close(ticket, "ok")
         if ticket.key is not None:
             self._settle(ticket, ticket.key, body)
         return self._send(ticket.client, ticket.id, Kind.REPLY, body)
+
+    def _readable(self, ticket: Ticket, body: bytes) -> bool:
+        """Let the agent carry the labels of its reply; if they may not reach it the call ends with that."""
+        if ticket.row.reads:
+            try:
+                self.system.flows.receive(ticket, body)
+            except KernosError as error:
+                if ticket.asked is None:
+                    self.system.audit.refused(ticket.client, ticket.agent.pid, ticket.process, ticket.row, error)
+                self.fail(ticket, error)
+                return False
+        return True
 
     def fail(self, ticket: Ticket, error: KernosError) -> None:
         """End a call with an error. Nothing was applied, so its idempotency key is free again."""
@@ -416,8 +431,7 @@ class Gate:
             ticket.key = None
             ticket.fail(ConflictError(f"The key {key} was used for another call. Make a new key for each call."))
         elif record.answer is not None:
-            self._close(ticket, "repeated")
-            self._send(ticket.client, ticket.id, Kind.REPLY, record.answer)
+            self._repeat(ticket, record.answer)
         else:
             ticket.key = None
             record.waiting.append(ticket)
@@ -431,9 +445,14 @@ class Gate:
             record.answer = body
             waiting, record.waiting = record.waiting, []
             for other in waiting:
-                if other.open:
-                    self._close(other, "repeated")
-                    self._send(other.client, other.id, Kind.REPLY, body)
+                self._repeat(other, body)
+
+    def _repeat(self, ticket: Ticket, body: bytes) -> None:
+        """End a call with the outcome of one made before."""
+        ticket.key = None  # what was recorded stays
+        if ticket.open and self._readable(ticket, body):
+            self._close(ticket, "repeated")
+            self._send(ticket.client, ticket.id, Kind.REPLY, body)
 
     def _unrecord(self, ticket: Ticket) -> list[Ticket]:
         """Free the key of a call that failed; who waited for its outcome."""

@@ -240,5 +240,14 @@ TOOLS: Final = 4_096
 TOOL_TIMEOUT_S: Final = 60.0
 """How long a tool may take if its caller names no deadline."""
 
+APPROVAL_S: Final = 3_600.0
+"""How long a call may wait for somebody's consent, and consent for the call: who decides may be at lunch, but not on holiday."""
+
+APPROVALS: Final = 1_000
+"""Calls that wait for consent."""
+
+APPROVALS_OF_AGENT: Final = 16
+"""The same, of one agent: who is asked should read what he approves."""
+
 DECISIONS: Final = 65_536
 """Policy decisions kept; when full the cache starts anew (callers choose objects, so it must not grow with them)."""

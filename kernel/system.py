@@ -24,6 +24,7 @@ from .devices.modelstore import ModelStore
 from .embedder import Embedder
 from .embeds import Embeds
 from .fleet import Fleet
+from .flows import Flows
 from .host import Host
 from .law import Law
 from .limits import ZOMBIES
@@ -69,6 +70,7 @@ class System:
         self.agents = Agents(self)
         self.audit = Audit(self)
         self.contexts = Contexts(self)
+        self.flows = Flows(self)
         self.readers: Readers[Ticket] = Readers()
         self.launches: dict[str, RestartIntensity] = {}
         self.waiters: dict[int, list[Ticket]] = {}
@@ -104,6 +106,7 @@ class System:
         self.gate.end_of(process, error or AgentKilledError(f"Agent {process.pid} ({process.name}) was ended: {reason}."))
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
+        self.flows.approvals.forget(process.pid)
         self.agents.changed(process)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))
@@ -115,7 +118,7 @@ class System:
         if process.life is Life.EXITED:
             self.processes.step(process, "collect", self.host.now)
             self.agents.changed(process)
-        return Ended(process.pid, process.code or 0, process.reason)
+        return Ended(process.pid, process.code or 0, process.reason, sorted(process.labels))
 
     def program_died(self, os_pid: int) -> None:
         """A client process is gone, and its agents and the key that was lent to it with it."""

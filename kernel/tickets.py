@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kernos.syscalls.call import Call
 from kernos.syscalls.errors import KernosError
 from kernos.syscalls.table import Row
 
@@ -26,6 +27,7 @@ class Ticket:
     __slots__ = (
         "_gate",
         "asked",
+        "call",
         "client",
         "deadline",
         "entry",
@@ -46,6 +48,7 @@ class Ticket:
         client: Client,
         id_: int,
         row: Row,
+        call: Call[Any],
         process: Process | None,
         stream: bool,
         deadline: float | None,
@@ -55,6 +58,7 @@ class Ticket:
         self.client = client
         self.id = id_
         self.row = row
+        self.call = call
         self.process = process
         self.stream = stream
         self.deadline = deadline
@@ -81,6 +85,12 @@ class Ticket:
         """The agent that asked; for calls whose row demands one."""
         assert self.process is not None, f"{self.row.name} is not marked as needing an agent"  # noqa: S101
         return self.process
+
+    @property
+    def source(self) -> str:
+        """What is read by it, as people would say it."""
+        read = next((value for field in ("context", "path", "mailbox", "tool", "pid") if (value := getattr(self.call, field, None))), "")
+        return f"{self.row.name} {read}".rstrip()
 
     @property
     def payers(self) -> Payers:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kernos.syscalls.errors import BadRequestError, ConflictError, LimitError, NotFoundError, ToolError
+from kernos.syscalls.errors import BadRequestError, ConflictError, KernosError, LimitError, NotFoundError, ToolError
 from kernos.syscalls.tool import AnswerTool, CallTool, Invocation, ServeTool, ToolResult
 
+from .core.processes import Process
 from .limits import TOOL_TIMEOUT_S, TOOLS
 from .tickets import Ticket
 
@@ -19,6 +20,8 @@ class Served:
 
     call: ServeTool
     ticket: Ticket
+    labels: tuple[str, ...]
+    """Of its description: what the agent that serves it carried when it offered it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Routed:
     ticket: Ticket
     served: Served
     since: float
+    labels: tuple[str, ...]
+    """What the caller carried."""
 
 
 class Tools:
@@ -46,7 +51,7 @@ class Tools:
             raise ConflictError(f"The tool {call.tool} is being served by {self.served[call.tool].ticket.principal}. End that first.")
         if len(self.served) >= TOOLS:
             raise LimitError(f"{TOOLS} tools are being served. End one that is not needed.")
-        self.served[call.tool] = Served(call, ticket)
+        self.served[call.tool] = Served(call, ticket, self.system.flows.marked(ticket.agent))
         ticket.on_end = lambda: self._withdraw(call.tool)
 
     def call(self, ticket: Ticket, call: CallTool) -> None:
@@ -54,13 +59,15 @@ class Tools:
         served = self.served.get(call.tool)
         if served is None:
             raise NotFoundError(f"Nobody serves the tool {call.tool}. `tool.list` shows what there is.")
-        id_ = self.system.new_id()
-        self.routed[id_] = Routed(ticket, served, self.system.host.now)
+        id_, agent = self.system.new_id(), ticket.agent
+        labels = self.system.flows.marked(agent)
+        if not served.call.stateless:
+            self.system.flows.taint(served.ticket.agent, labels, f"a call of {call.tool} by agent {agent.pid}")
+        self.routed[id_] = Routed(ticket, served, self.system.host.now, labels)
         if ticket.deadline is None:
             ticket.deadline = self.system.host.now + TOOL_TIMEOUT_S
         ticket.on_end = lambda: self.routed.pop(id_, None)
-        agent = ticket.agent
-        served.ticket.event(Invocation(id_, agent.principal, agent.pid, agent.user, call.arguments))
+        served.ticket.event(Invocation(id_, agent.principal, agent.pid, agent.user, call.arguments, list(labels)))
 
     def answer(self, ticket: Ticket, call: AnswerTool) -> None:
         """Send a tool's result back; only the agent that serves the tool can."""
@@ -68,10 +75,24 @@ class Tools:
         if routed is None or routed.served.ticket.process is not ticket.process:
             raise NotFoundError(f"No invocation {call.invocation} waits for an answer of this agent; its caller may have given up.")
         del self.routed[call.invocation]
+        try:
+            labels = self._hand_over(routed, ticket.agent)
+        except KernosError as error:
+            routed.ticket.fail(error)
+            return
         if call.error is not None:
             routed.ticket.fail(ToolError(f"{routed.served.call.tool} failed: {call.error}"))
         else:
-            routed.ticket.reply(ToolResult(call.result, self.system.host.now - routed.since))
+            routed.ticket.reply(ToolResult(call.result, self.system.host.now - routed.since, labels))
+
+    def _hand_over(self, routed: Routed, server: Process) -> list[str]:
+        """Let the caller carry the labels of what the tool answers, also of an error; raises if they may not reach it."""
+        flows, caller, name = self.system.flows, routed.ticket.agent, routed.served.call.tool
+        flows.hand_over(server, caller, list(server.labels))
+        given = {*routed.served.call.labels, *self.system.law.policy.flows.given(f"tool/{name}")}
+        labels = flows.marked(server, {*routed.labels, *given})
+        flows.taint(caller, labels, routed.ticket.source)
+        return list(labels)
 
     def _withdraw(self, name: str) -> None:
         served = self.served.pop(name)

@@ -285,7 +285,7 @@ class Turns:
             self._command(answer, messages.Stop(answer.seq))  # its row was kept to be saved
         self._forget(answer, event)
         usage = Usage(len(answer.prompt), len(answer.tokens), answer.spared)
-        generation = Generation("".join(answer.pieces), finish, usage, answer.tokens, answer.resumed)
+        generation = Generation("".join(answer.pieces), finish, usage, answer.tokens, answer.resumed, sorted(answer.ticket.agent.labels))
         if answer.call.context is None:
             answer.ticket.reply(generation)
         else:

@@ -49,5 +49,8 @@ ShortText = Annotated[str, Meta(max_length=1_024)]
 Json = Annotated[str, Meta(max_length=65_536)]
 """A JSON document as text. It stays text on the wire because an open-ended type would let a request nest without bound."""
 
+LabelNames = Annotated[list[Name], Meta(max_length=64)]
+"""Labels of data, such as `phi` and `untrusted`: whoever reads the data carries them from then on."""
+
 Labels = Annotated[dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=1_024)]], Meta(max_length=32)]
 """Small facts by name, as in the details of an error."""

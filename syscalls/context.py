@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Name, Principal, ShortText, Text
+from .bounds import Id, LabelNames, Name, Principal, ShortText, Text
 from .call import Call, Done
 from .model import Message, Messages, Role
 
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
-Labels = Annotated[list[Name], Meta(max_length=64)]
 Numbers = Annotated[list[int], Meta(max_length=1 << 24)]
 Access = Literal["read", "append"]
 
@@ -32,7 +31,7 @@ class ContextInfo(msgspec.Struct, frozen=True):
     """The first message that has not left the window."""
     model: Annotated[str, Meta(max_length=64)] = ""
     """The model that is attached; empty: none."""
-    labels: Labels = []
+    labels: LabelNames = []
     closed: bool = False
     created: float = 0.0
     updated: float = 0.0
@@ -42,6 +41,7 @@ class ContextList(msgspec.Struct, frozen=True):
     """Contexts by name."""
 
     contexts: Annotated[list[ContextInfo], Meta(max_length=100_000)]
+    labels: LabelNames = []
 
 
 class MessageState(msgspec.Struct, frozen=True):
@@ -61,6 +61,8 @@ class ContextPart(msgspec.Struct, frozen=True):
     start: int
     total: int
     states: Annotated[list[MessageState], Meta(max_length=1_024)] = []
+    labels: LabelNames = []
+    """Of the context."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -93,6 +95,7 @@ class ContextHistory(msgspec.Struct, frozen=True):
 
     operations: Annotated[list[Operation], Meta(max_length=1_024)]
     total: int
+    labels: LabelNames = []
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -133,6 +136,8 @@ class RecalledPages(msgspec.Struct, frozen=True):
     pages: Annotated[list[Recalled], Meta(max_length=1_024)]
     by_meaning: bool
     """Whether meaning counted; without an encoder at hand, words alone do."""
+    labels: LabelNames = []
+    """Of all contexts that the pages are of."""
 
 
 class PromptPart(msgspec.Struct, frozen=True):
@@ -159,6 +164,7 @@ class Prompt(msgspec.Struct, frozen=True):
     """Messages that leave the window before this prompt."""
     seen: bool
     """The model has seen it; else it is what it would see."""
+    labels: LabelNames = []
 
 
 class ContextStat(msgspec.Struct, frozen=True):
@@ -171,6 +177,8 @@ class ContextStat(msgspec.Struct, frozen=True):
     """Pages that are found by meaning already."""
     snapshots: Annotated[list[Snapshot], Meta(max_length=1 << 20)]
     grants: Annotated[list[Grant], Meta(max_length=1 << 20)]
+    labels: LabelNames = []
+    """As in `info`."""
 
 
 class OpenContext(Call[ContextInfo], tag="context.open", frozen=True):
@@ -310,10 +318,10 @@ class ExplainContext(Call[Prompt], tag="context.explain", frozen=True):
 
 
 class LabelContext(Call[Done], tag="context.label", frozen=True):
-    """Set the labels of a context."""
+    """Set the labels of a context. To take one away needs the right to `declassify` it; those that the caller carries are added."""
 
     context: Id
-    labels: Labels
+    labels: LabelNames
 
 
 class GrantContext(Call[Done], tag="context.grant", frozen=True):

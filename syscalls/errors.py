@@ -67,6 +67,16 @@ class DeniedError(KernosError):
     advice = "Ask the administrator for a policy line that allows subject, object and action."
 
 
+class ApprovalNeededError(KernosError):
+    """The call may be made once somebody who has the right has approved it. Details: `approval` (its id), `labels`, `sink`.
+
+    Not `DeniedError`: nothing is wrong with the policy. Nothing was done yet.
+    """
+
+    code = "approval_needed"
+    advice = "Have it approved (`process.approve`), then make the very same call again."
+
+
 class PolicyRefusedError(KernosError):
     """The policy was not taken: it has a mistake, fails its tests, locks its author out or gives away what its author lacks.
 

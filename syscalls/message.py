@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Pid, Principal, Text
+from .bounds import Id, LabelNames, Pid, Principal, Text
 from .call import Call, Done
 
 Mailbox = Annotated[str, Meta(max_length=80, pattern=r"^(agent/[1-9][0-9]{0,15}|queue/[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")]
@@ -35,6 +35,7 @@ class Mail(msgspec.Struct, frozen=True):
     """Mails still in the box behind this one."""
     in_reply_to: Id | None = None
     """The mail that this one answers."""
+    labels: LabelNames = []
 
     def reply(self, text: str) -> "Reply":
         """The call that answers this mail."""
@@ -52,6 +53,8 @@ class Send(Call[Sent], tag="message.send", frozen=True):
 
     to: Address
     text: Text
+    labels: LabelNames = []
+    """Besides those that the caller carries."""
 
 
 class Reply(Call[Sent], tag="message.reply", frozen=True):

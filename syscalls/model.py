@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Json, Name, ShortText, Text, Time
+from .bounds import Id, Json, LabelNames, Name, ShortText, Text, Time
 from .call import Call, Done, StreamingCall
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -21,7 +21,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
     role: Role
     text: Text
-    labels: Annotated[list[Name], Meta(max_length=16)] = []
+    labels: LabelNames = []
     calls: Annotated[str, Meta(max_length=65_536)] = ""
     time: Time | None = None
 
@@ -56,6 +56,8 @@ class Generation(msgspec.Struct, frozen=True):
     """The token ids produced, without the end-of-sequence token."""
     resumed: int
     """How often the turn was carried on after its device had crashed."""
+    labels: LabelNames = []
+    """Of its context, its messages and its model."""
 
 
 class Embeddings(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Name, Pid, Principal, PublicKey, ShortText, User
+from .bounds import Id, LabelNames, Name, Pid, Principal, PublicKey, ShortText, Text, User
 from .call import Call, Done
 
 Priority = Literal["realtime", "interactive", "normal", "batch"]
@@ -48,6 +48,8 @@ class Process(msgspec.Struct, frozen=True):
     weight: float = 1.0
     service: float = 0.0
     """What devices did for it, in tokens; a prompt token that was computed weighs 0.2 of a produced one. 0 once it has ended."""
+    labels: LabelNames = []
+    """What it carries: the labels of all that it has read."""
 
 
 class Processes(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ class Ended(msgspec.Struct, frozen=True):
     pid: Pid
     code: int
     reason: ShortText
+    labels: LabelNames = []
+    """What it carried, and so does its reason."""
 
 
 class Meter(msgspec.Struct, frozen=True):
@@ -105,7 +109,8 @@ class Right(msgspec.Struct, frozen=True):
 class Spawn(Call[Spawned], tag="process.spawn", frozen=True):
     """Make an agent, on behalf of `user` where one is named: its rights are then those of the app and of the user together.
 
-    Spawned by an agent, it is a child of that, and may do no more than its parent, however the parent came by less than its app may.
+    Spawned by an agent, it is a child of that, and may do no more than its parent, however the parent came by less than its app may. It
+    carries the labels that its parent does.
     """
 
     name: Name
@@ -168,6 +173,51 @@ class SetLimits(Call[Usage], tag="process.set_limits", frozen=True):
 
     principal: Principal
     limits: Annotated[dict[LimitName, Amount], Meta(max_length=64)]
+
+
+class Declassify(Call[Done], tag="process.declassify", frozen=True):
+    """Let an agent carry a label no more, and say why; the right to do so is given per label. What it wrote before keeps the label."""
+
+    pid: Pid
+    label: Name
+    reason: Annotated[str, Meta(min_length=1, max_length=1_024)]
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """A call that waits for somebody's consent. `text` is written by the kernel: what would be done, by whom, after reading what.
+
+    What the agent itself chose is quoted in it, on lines that begin with `>`. Times are in seconds since the Unix epoch.
+    """
+
+    approval: Id
+    principal: Principal
+    pid: Pid
+    user: Principal | None
+    text: Text
+    since: float
+    until: float
+    state: Literal["waiting", "approved", "refused"]
+
+
+class Approvals(msgspec.Struct, frozen=True):
+    """The oldest first."""
+
+    approvals: Annotated[list[Approval], Meta(max_length=10_000)]
+
+
+class ListApprovals(Call[Approvals], tag="process.approvals", frozen=True):
+    """The calls of a principal's agents that wait for consent, or have it and were not made again yet."""
+
+    principal: Principal
+
+
+class Approve(Call[Done], tag="process.approve", frozen=True):
+    """Consent to a call, or refuse it. The agent makes the same call again, once; a tainted agent decides nothing."""
+
+    approval: Id
+    principal: Principal
+    """Whose agent asked, as listed: the right is given per principal."""
+    allow: bool
 
 
 class LendKey(Call[Done], tag="process.lend_key", frozen=True):

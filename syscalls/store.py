@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Path, Principal, Text
+from .bounds import LabelNames, Path, Principal, Text
 from .call import Call, Done
 from .context import Points
 
@@ -33,6 +33,7 @@ class File(msgspec.Struct, frozen=True):
     author: Annotated[str, Meta(max_length=80)] = ""
     time: float = 0.0
     digest: Annotated[str, Meta(max_length=64)] = ""
+    labels: LabelNames = []
 
 
 class FileData(msgspec.Struct, frozen=True):
@@ -41,12 +42,16 @@ class FileData(msgspec.Struct, frozen=True):
     file: File
     data: Annotated[bytes, Meta(max_length=512 << 10)]
     start: int = 0
+    labels: LabelNames = []
+    """As in `file`."""
 
 
 class Files(msgspec.Struct, frozen=True):
     """Files by path, or the versions of one, the oldest first."""
 
     files: Annotated[list[File], Meta(max_length=100_000)]
+    labels: LabelNames = []
+    """Of all of them."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -72,15 +77,21 @@ class FoundPassages(msgspec.Struct, frozen=True):
     passages: Annotated[list[FoundPassage], Meta(max_length=1_024)]
     by_meaning: bool
     """Whether meaning counted; without an encoder at hand, words alone do."""
+    labels: LabelNames = []
+    """Of all files that the passages are of."""
 
 
 class PutFile(Call[File], tag="store.put", frozen=True):
-    """Write a file whole. With `expect`, only if its version is still that one (0: only if it does not exist)."""
+    """Write a file whole. With `expect`, only if its version is still that one (0: only if it does not exist).
+
+    The version has these labels and those that the caller carries.
+    """
 
     path: Path
     data: Annotated[bytes, Meta(max_length=512 << 10)]
     expect: Expected | None = None
     owner: Principal | None = None
+    labels: LabelNames = []
 
 
 class GetFile(Call[FileData], tag="store.get", frozen=True):
@@ -174,3 +185,5 @@ class FinishUpload(Call[File], tag="store.finish", frozen=True):
     upload: UploadId
     digest: Digest
     expect: Expected | None = None
+    labels: LabelNames = []
+    """As in `store.put`."""

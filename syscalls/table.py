@@ -44,6 +44,8 @@ class Row:
     """Also taken on the control socket, which never queues behind work."""
     agent: bool
     """Must name an agent: pid 0 is not enough."""
+    reads: bool
+    """Its reply has labels, and the agent that gets it carries them from then on."""
     outside: bool
     """Its effect is not the kernel's to keep: whether it was carried out by a kernel that died, the next one cannot know."""
 
@@ -82,24 +84,27 @@ class Row:
 def row(call: type[Call[Any]], *needs: str, cost: Cost = Cost.LIGHT, flags: str = "") -> Row:
     """A row; each need is written `object:action`, the flags are those of the heading below."""
     pairs = tuple((need.rpartition(":")[0], need.rpartition(":")[2]) for need in needs)
-    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags, outside="o" in flags)
+    return Row(call, pairs, cost, mutates="m" in flags, control="c" in flags, agent="a" in flags, reads="r" in flags, outside="o" in flags)
 
 
 TABLE: tuple[Row, ...] = (
-    # flags: m mutates, c control, a agent, o outside
+    # flags: m mutates, c control, a agent, r reads, o outside
     row(process.Spawn, "process/{name}:spawn", "principal/{user}:represent", "priority/{priority}:use", cost=Cost.DISK, flags="m"),
     row(process.ListProcesses, "process/{scope}:list", flags="c"),
-    row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS),
+    row(process.Wait, "process/{whose}:wait", cost=Cost.WAITS, flags="r"),
     row(process.Exit, "process/{whose}:exit", flags="mc"),
     row(process.SendSignal, "process/{whose}:signal", flags="mc"),
     row(process.Kill, "process/{whose}:kill", flags="mc"),
     row(process.Nice, "process/{whose}:nice", "process/{raised}:raise", "priority/{priority}:use", flags="mc"),
     row(process.GetUsage, "quota/{whose}:read", flags="c"),
     row(process.SetLimits, "quota/{principal}:set", flags="mc"),
+    row(process.Declassify, "process/{whose}:declassify", "label/{label}:declassify", flags="m"),
+    row(process.ListApprovals, "approval/{principal}:list"),
+    row(process.Approve, "approval/{principal}:decide", flags="m"),
     row(process.Launch, "app/{app}:run", flags="m"),
     row(process.LendKey, "app/{app}:run", cost=Cost.WAITS, flags="m"),
     row(process.ReportCrash, "app/{app}:run", flags="m"),
-    row(model.Generate, "model/{model}:generate", "context/{whose}:read", "context/{whose}:append", cost=Cost.DEVICE, flags="ma"),
+    row(model.Generate, "model/{model}:generate", "context/{whose}:read", "context/{whose}:append", cost=Cost.DEVICE, flags="mar"),
     row(model.Embed, "model/{model}:embed", cost=Cost.DEVICE, flags="a"),
     row(model.CountTokens, "model/{model}:count", cost=Cost.WAITS),
     row(model.ListModels, "model:list"),
@@ -107,18 +112,18 @@ TABLE: tuple[Row, ...] = (
     row(model.UnloadModel, "model/{model}:unload", flags="m"),
     row(context.OpenContext, "context/own:open", cost=Cost.DISK, flags="ma"),
     row(context.AppendContext, "context/{whose}:append", cost=Cost.DISK, flags="ma"),
-    row(context.ReadContext, "context/{whose}:read", cost=Cost.DISK, flags="a"),
-    row(context.ListContexts, "context/own:list", cost=Cost.DISK, flags="a"),
-    row(context.StatContext, "context/{whose}:read", cost=Cost.DISK, flags="a"),
+    row(context.ReadContext, "context/{whose}:read", cost=Cost.DISK, flags="ar"),
+    row(context.ListContexts, "context/own:list", cost=Cost.DISK, flags="ar"),
+    row(context.StatContext, "context/{whose}:read", cost=Cost.DISK, flags="ar"),
     row(context.ForkContext, "context/{whose}:read", "context/own:open", cost=Cost.DISK, flags="ma"),
     row(context.SnapshotContext, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RestoreContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
     row(context.DropSnapshot, "context/{whose}:snapshot", cost=Cost.DISK, flags="ma"),
     row(context.RollbackContext, "context/{whose}:rollback", cost=Cost.DISK, flags="ma"),
-    row(context.Recall, "context/{whose}:read", cost=Cost.DEVICE, flags="a"),
-    row(context.SearchContexts, "context/own:search", cost=Cost.DEVICE, flags="a"),
-    row(context.ExplainContext, "context/{whose}:explain", cost=Cost.DEVICE, flags="a"),
-    row(context.ReadHistory, "context/{whose}:read", cost=Cost.DISK, flags="a"),
+    row(context.Recall, "context/{whose}:read", cost=Cost.DEVICE, flags="ar"),
+    row(context.SearchContexts, "context/own:search", cost=Cost.DEVICE, flags="ar"),
+    row(context.ExplainContext, "context/{whose}:explain", cost=Cost.DEVICE, flags="ar"),
+    row(context.ReadHistory, "context/{whose}:read", cost=Cost.DISK, flags="ar"),
     row(context.PinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
     row(context.UnpinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
     row(context.PageOut, "context/{whose}:append", cost=Cost.DISK, flags="ma"),
@@ -127,26 +132,26 @@ TABLE: tuple[Row, ...] = (
     row(context.CloseContext, "context/{whose}:close", cost=Cost.DISK, flags="ma"),
     row(context.DeleteContext, "context/{whose}:delete", cost=Cost.DISK, flags="ma"),
     row(store.PutFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
-    row(store.GetFile, "store/{path}:read", cost=Cost.DISK, flags="a"),
-    row(store.ListFiles, "store:list", cost=Cost.DISK, flags="a"),
+    row(store.GetFile, "store/{path}:read", cost=Cost.DISK, flags="ar"),
+    row(store.ListFiles, "store:list", cost=Cost.DISK, flags="ar"),
     row(store.DeleteFile, "store/{path}:delete", cost=Cost.DISK, flags="ma"),
     row(store.MoveFile, "store/{path}:write", "store/{to}:write", cost=Cost.DISK, flags="ma"),
-    row(store.ListVersions, "store/{path}:read", cost=Cost.DISK, flags="a"),
+    row(store.ListVersions, "store/{path}:read", cost=Cost.DISK, flags="ar"),
     row(store.RollbackFile, "store/{path}:write", cost=Cost.DISK, flags="ma"),
-    row(store.SearchFiles, "store:search", cost=Cost.DEVICE, flags="a"),
+    row(store.SearchFiles, "store:search", cost=Cost.DEVICE, flags="ar"),
     row(store.ShareFiles, "store/{path}:share", cost=Cost.DISK, flags="ma"),
     row(store.BeginUpload, "store/{path}:write", cost=Cost.DISK, flags="ma"),
     row(store.UploadPart, "store:upload", cost=Cost.DISK, flags="ma"),
     row(store.FinishUpload, "store:upload", cost=Cost.DISK, flags="ma"),
     row(message.Send, "message/{to}:send", cost=Cost.DISK, flags="ma"),
     row(message.Reply, "message/{sender}:send", cost=Cost.DISK, flags="ma"),
-    row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="ma"),
+    row(message.Receive, "message/{mailbox}:receive", cost=Cost.WAITS, flags="mar"),
     row(message.Subscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(message.Unsubscribe, "message/{topic}:subscribe", "message/{queue}:receive", cost=Cost.DISK, flags="ma"),
     row(tool.ServeTool, "tool/{tool}:serve", cost=Cost.WAITS, flags="a"),
     row(tool.AnswerTool, "tool:answer", flags="ma"),
-    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="mao"),
-    row(tool.ListTools, "tool:list"),
+    row(tool.CallTool, "tool/{tool}:call", cost=Cost.WAITS, flags="maro"),
+    row(tool.ListTools, "tool:list", flags="r"),
     row(policy.GetPolicy, "policy:read"),
     row(policy.ExplainDecision, "policy:ask"),
     row(policy.ListRights, "policy:ask"),

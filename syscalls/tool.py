@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .bounds import Id, Json, Path, Pid, Principal, ShortText
+from .bounds import Id, Json, LabelNames, Path, Pid, Principal, ShortText
 from .call import Call, Done, StreamingCall
 
 
@@ -21,6 +21,8 @@ class Invocation(msgspec.Struct, frozen=True):
     pid: Pid
     user: Principal | None
     arguments: Json
+    labels: LabelNames = []
+    """Those of the caller, which the serving agent carries from then on unless the tool is `stateless`."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -30,12 +32,17 @@ class Tool(msgspec.Struct, frozen=True):
     description: ShortText
     schema: Json
     server: Principal
+    privileged: bool = False
+    labels: LabelNames = []
+    """That its results carry."""
 
 
 class Tools(msgspec.Struct, frozen=True):
     """Tools by name."""
 
     tools: Annotated[list[Tool], Meta(max_length=10_000)]
+    labels: LabelNames = []
+    """Of their descriptions: what the agents that offered them carried then."""
 
 
 class ToolResult(msgspec.Struct, frozen=True):
@@ -43,14 +50,23 @@ class ToolResult(msgspec.Struct, frozen=True):
 
     result: Json
     seconds: float
+    labels: LabelNames = []
 
 
 class ServeTool(StreamingCall[Invocation, Done], tag="tool.serve", frozen=True):
-    """Offer a tool named `app/function` for as long as this call is open."""
+    """Offer a tool named `app/function` for as long as this call is open.
+
+    `privileged`: it does something that cannot be undone, or acts for somebody; the policy can ask for approval of its calls. `labels` are
+    what its results carry, such as `untrusted` where they bring text from the outside. `stateless`: nothing of one call finds its way into
+    another, so that the serving agent does not carry what its callers do, and each result carries what its own caller does.
+    """
 
     tool: Path
     description: ShortText
     schema: Json
+    privileged: bool = False
+    labels: LabelNames = []
+    stateless: bool = False
 
 
 class AnswerTool(Call[Done], tag="tool.answer", frozen=True):

@@ -23,7 +23,7 @@ class Order(msgspec.Struct, frozen=True):
     expected: str | None = None
 
 
-@tool
+@tool(stateless=True)
 def order_status(order: str, call: ToolCall) -> str:
     """Where an order of the calling customer is, by its number."""
     found = _orders().get(order.upper())

@@ -63,6 +63,8 @@ class Process:
     """Of the key by which it was spawned: it ends with it."""
     rights: tuple[Rights, ...] = ()
     """What it was limited to, and what its parents were: it may only do what stands in each of them."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What it carries, and since which reading; only `flows.py` changes it."""
     life: Life = Life.ALIVE
     calls: int = 0
     prompt_tokens: int = 0

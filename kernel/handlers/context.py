@@ -38,13 +38,14 @@ def open_(system: System, ticket: Ticket, call: abi.OpenContext) -> Later:
 
 def _make(system: System, ticket: Ticket, call: abi.OpenContext, *, charge: bool) -> None:
     owner, payers, id_, now = ticket.agent.owner, ticket.payers, system.new_id(), system.storage.clock
+    labels = system.flows.marked(ticket.agent)
     one: Charge = (payers, {"contexts": 1})
 
     def job(connection: Connection) -> ContextRow:
         row = transcripts.open_context(connection, owner, call.name, id_, payers, now)
-        if call.model is None:
-            return row
-        transcripts.attach(connection, owner, row.id, call.model)
+        transcripts.mark(connection, row, labels)  # its name may tell what they are about
+        if call.model is not None:
+            transcripts.attach(connection, owner, row.id, call.model)
         return transcripts.by_key(connection, row.key)
 
     def after(row: ContextRow) -> None:
@@ -78,15 +79,20 @@ def read(system: System, ticket: Ticket, call: abi.ReadContext) -> Later:
             abi.MessageState(message.time, message.tokens, state.state, state.embedded)
             for message, state in zip(messages, states, strict=True)
         ]
-        return abi.ContextPart([_message(message) for message in messages], call.start, row.length, known)
+        return abi.ContextPart([_message(message) for message in messages], call.start, row.length, known, list(row.labels))
 
     return system.storage.query(ticket, query, _as_it_is)
 
 
 def list_(system: System, ticket: Ticket, call: abi.ListContexts) -> Later:
-    """The owner's contexts, or those shared with him."""
-    owner, of = ticket.agent.owner, transcripts.granted if call.shared else transcripts.of
-    return system.storage.query(ticket, lambda connection: of(connection, owner), lambda rows: abi.ContextList([*map(_info, rows)]))
+    """The owner's contexts, or those shared with him, but for those whose labels may not reach the agent."""
+    agent, flows, of = ticket.agent, system.flows, transcripts.granted if call.shared else transcripts.of
+
+    def view(rows: list[ContextRow]) -> abi.ContextList:
+        visible = [_info(row) for row in rows if flows.reaches(agent, row.labels, own=not call.shared)]
+        return abi.ContextList(visible, sorted({label for info in visible for label in info.labels}))
+
+    return system.storage.query(ticket, lambda connection: of(connection, agent.owner), view)
 
 
 def stat(system: System, ticket: Ticket, call: abi.StatContext) -> Later:
@@ -99,7 +105,7 @@ def stat(system: System, ticket: Ticket, call: abi.StatContext) -> Later:
         snapshots = [abi.Snapshot(kept.name, kept.length, kept.time) for kept in history.snapshots(connection, actor, id_)]
         grants = [abi.Grant(principal, access) for principal, access in transcripts.grants(connection, row)]
         embedded = sum(page.model is not None for page in pages)
-        return abi.ContextStat(_info(row), window.pins(connection, row), len(pages), embedded, snapshots, grants)
+        return abi.ContextStat(_info(row), window.pins(connection, row), len(pages), embedded, snapshots, grants, list(row.labels))
 
     return system.storage.query(ticket, query, _as_it_is)
 
@@ -107,14 +113,15 @@ def stat(system: System, ticket: Ticket, call: abi.StatContext) -> Later:
 def fork(system: System, ticket: Ticket, call: abi.ForkContext) -> Later:
     """Charge what the new one will show, then make it."""
     actor, owner, payers = system.contexts.actor(call.context, ticket.agent), ticket.agent.owner, ticket.payers
-    id_, now = system.new_id(), system.storage.clock
+    id_, now, labels = system.new_id(), system.storage.clock, system.flows.marked(ticket.agent)
 
     def found(source: ContextRow) -> None:
         def job(connection: Connection) -> ContextRow:
             row = history.fork(connection, actor, call.context, call.name, id_, payers, now, owner=owner)
             if row.charged > source.bytes:
                 raise BusyError(f"The context {source.name} has grown while it was forked. Fork it again.", retry_after=0.1)
-            return row
+            transcripts.mark(connection, row, labels)
+            return transcripts.by_key(connection, row.key)
 
         def after(row: ContextRow) -> None:
             system.contexts.see(row)
@@ -129,7 +136,16 @@ def fork(system: System, ticket: Ticket, call: abi.ForkContext) -> Later:
 def snapshot(system: System, ticket: Ticket, call: abi.SnapshotContext) -> Later:
     """Give the present state a name."""
     job = _on(system, ticket, call.context, history.snapshot, call.name, system.storage.clock)
-    return system.storage.change(ticket, job, lambda kept: abi.Snapshot(kept.name, kept.length, kept.time))
+    mark = _on(system, ticket, call.context, transcripts.label, system.flows.marked(ticket.agent))
+
+    def marked(connection: Connection) -> history.Snapshot:
+        mark(connection)  # its name may tell what the agent carries
+        return job(connection)
+
+    def after(_: object) -> None:
+        system.contexts.mark(call.context, ticket.agent.labels)
+
+    return system.storage.change(ticket, marked, lambda kept: abi.Snapshot(kept.name, kept.length, kept.time), after=after)
 
 
 def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
@@ -155,7 +171,7 @@ def history_(system: System, ticket: Ticket, call: abi.ReadHistory) -> Later:
     def view(found: list[history.Operation]) -> abi.ContextHistory:
         fields = history.Operation.__struct_fields__
         newest = [abi.Operation(*(getattr(operation, field) for field in fields)) for operation in found[-call.limit :]]
-        return abi.ContextHistory(newest, len(found))
+        return abi.ContextHistory(newest, len(found), system.contexts.labels([call.context]))
 
     return system.storage.query(ticket, _on(system, ticket, call.context, history.history), view)
 
@@ -190,21 +206,24 @@ def recall_(system: System, ticket: Ticket, call: abi.Recall) -> Later:
         found = memory.rank(connection, actor, call.context, call.query, vector)
         return _best(system, call, call.context, recall.distinct(_asked(call, found)))
 
-    system.recalls.ask(ticket, topic, rank, lambda pages, by_meaning: ticket.reply(abi.RecalledPages(pages, by_meaning)))
+    def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
+        ticket.reply(abi.RecalledPages(pages, by_meaning, system.contexts.labels([call.context])))
+
+    system.recalls.ask(ticket, topic, rank, tell)
     return LATER
 
 
 def search(system: System, ticket: Ticket, call: abi.SearchContexts) -> Later:
-    """Ask all contexts of the owner together."""
-    owner, memory = ticket.agent.owner, system.embedder.memory
+    """Ask all contexts of the owner together, but for those whose labels may not reach the agent."""
+    agent, owner, memory = ticket.agent, ticket.agent.owner, system.embedder.memory
 
     def rank(connection: Connection, vector: Vector) -> list[abi.Recalled]:
-        ids = [row.id for row in transcripts.of(connection, owner) if row.length]
+        ids = [row.id for row in transcripts.of(connection, owner) if row.length and system.flows.reaches(agent, row.labels)]
         ranked = (memory.rank(connection, owner, id_, call.query, vector, whole=True) for id_ in ids)
         return _best(system, call, "", _asked(call, heapq.merge(*ranked, key=lambda found: -found.points.score)))
 
     def tell(pages: list[abi.Recalled], by_meaning: bool) -> None:
-        ticket.reply(abi.RecalledPages(pages, by_meaning))
+        ticket.reply(abi.RecalledPages(pages, by_meaning, system.contexts.labels(page.context for page in pages)))
 
     system.recalls.index(ticket, owner, lambda: system.recalls.ask(ticket, lambda _: call.query, rank, tell))
     return LATER
@@ -228,8 +247,14 @@ def _asked(call: abi.Recall | abi.SearchContexts, found: Iterator[Found]) -> Ite
 
 
 def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:
-    """Set labels."""
-    return system.storage.change(ticket, _on(system, ticket, call.context, transcripts.label, call.labels), _done)
+    """Set labels. What the agent carries is added; to take one away is to declassify."""
+    labels = system.flows.marked(ticket.agent, call.labels)
+    gone = frozenset(system.contexts.labels([call.context])).difference(labels)
+    for name in sorted(gone):
+        for subject in ticket.payers:
+            system.gate.require(subject, f"label/{name}", "declassify")
+    job = _on(system, ticket, call.context, transcripts.label, labels, gone)
+    return system.storage.change(ticket, job, _done, after=lambda _: system.contexts.mark(call.context, labels, gone))
 
 
 def grant(system: System, ticket: Ticket, call: abi.GrantContext) -> Later:

@@ -1,5 +1,6 @@
 """`message.*`. Mail is in the database; readers wait here, and each is woken when there is something for him."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from kernos.syscalls.call import Done
@@ -22,12 +23,12 @@ class _EmptyError(Exception):
 
 def send(system: System, ticket: Ticket, call: Send) -> Later:
     """Stamp the sender and deliver."""
-    return _send(system, ticket, call.to, call.text)
+    return _send(system, ticket, call.to, call.text, labels=call.labels)
 
 
 def reply(system: System, ticket: Ticket, call: Reply) -> Later:
     """Stamp the sender and deliver, with the id of the mail that is answered."""
-    return _send(system, ticket, call.sender, call.text, call.mail)
+    return _send(system, ticket, call.sender, call.text, in_reply_to=call.mail)
 
 
 def receive(system: System, ticket: Ticket, call: Receive) -> Later:
@@ -46,12 +47,13 @@ def unsubscribe(system: System, ticket: Ticket, call: Unsubscribe) -> Later:
     return system.storage.change(ticket, lambda connection: post.unsubscribe(connection, call.topic, call.queue), _done)
 
 
-def _send(system: System, ticket: Ticket, to: str, text: str, in_reply_to: str | None = None) -> Later:
+def _send(system: System, ticket: Ticket, to: str, text: str, *, labels: Iterable[str] = (), in_reply_to: str | None = None) -> Later:
     kind, _, name = to.partition("/")
     if kind == "agent":
         _check_living(system, int(name))
     agent = ticket.agent
-    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, to, (), system.host.clock, text, in_reply_to)
+    marks = system.flows.marked(agent, labels)
+    letter = Letter(system.new_id(), agent.principal, agent.pid, agent.user, to, marks, system.host.clock, text, in_reply_to)
 
     def job(connection: Connection) -> list[str]:
         if kind == "topic":
@@ -77,8 +79,10 @@ def _take(system: System, ticket: Ticket, box: str) -> Later:
         letter = post.take(connection, box)
         if letter is None:
             raise _EmptyError
+        labels = {*letter.labels, *system.law.policy.flows.given(f"message/{box}")}
+        system.flows.must_reach(ticket.agent, labels, box)  # before it is taken, so that it stays for somebody who may read it
         taken.append(letter)
-        return encode(_mail(letter, post.count(connection, box)))
+        return encode(_mail(letter, post.count(connection, box), labels))
 
     def come(outcome: bytes | Exception) -> None:
         if isinstance(outcome, _EmptyError):
@@ -120,10 +124,9 @@ def _wake(system: System, boxes: list[str]) -> None:
             reader.then(partial(_take, system, reader))(box)
 
 
-def _mail(letter: Letter, waiting: int) -> Mail:
-    return Mail(
-        letter.id, letter.sender, letter.sender_pid, letter.user, letter.receiver, letter.text, letter.time, waiting, letter.in_reply_to
-    )
+def _mail(letter: Letter, waiting: int, labels: Iterable[str]) -> Mail:
+    who = (letter.id, letter.sender, letter.sender_pid, letter.user)
+    return Mail(*who, letter.receiver, letter.text, letter.time, waiting, letter.in_reply_to, sorted(labels))
 
 
 def _done(_: None) -> Done:

@@ -11,6 +11,7 @@ from ..tickets import LATER, Later, Ticket
 def generate(system: System, ticket: Ticket, call: Generate) -> Later:
     """Begin a turn, in a context or without."""
     model = system.registry.need(call.model, "decoder")
+    system.flows.begin_turn(ticket, call)
     if call.context is None:
         system.turns.start(ticket, call, model, call.messages)
     else:

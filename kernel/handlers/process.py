@@ -1,14 +1,21 @@
 """`process.*`."""
 
+from collections.abc import Collection
+
 from kernos.syscalls.call import Done
-from kernos.syscalls.errors import CancelledError, LimitError, NotFoundError, NotYoursError
+from kernos.syscalls.errors import CancelledError, DeniedError, LimitError, NotFoundError, NotYoursError
 from kernos.syscalls.process import (
+    Approval,
+    Approvals,
+    Approve,
+    Declassify,
     Ended,
     Exit,
     GetUsage,
     Kill,
     Launch,
     LendKey,
+    ListApprovals,
     ListProcesses,
     Nice,
     Process,
@@ -54,6 +61,7 @@ def spawn(system: System, ticket: Ticket, call: Spawn) -> Later:
         client.start_time,
         client.badge,
         _delegated(ticket.process, call),
+        dict(ticket.process.labels) if ticket.process is not None else {},
     )
     if call.rights is not None:
         limits = ", ".join(f"{right.object}:{right.action}" for right in call.rights)
@@ -81,7 +89,8 @@ def list_(system: System, ticket: Ticket, call: ListProcesses) -> Processes:
     """The rows the caller asked for."""
     rows = system.processes.rows.values()
     doing = _doing(system)
-    return Processes([_view(system, row, doing) for row in rows if call.scope == "all" or row.principal == ticket.principal])
+    carried = ticket.process.labels if ticket.process is not None else {}
+    return Processes([_view(system, row, doing, carried) for row in rows if call.scope == "all" or row.principal == ticket.principal])
 
 
 def wait(system: System, ticket: Ticket, call: Wait) -> Ended | Later:
@@ -150,6 +159,39 @@ def set_limits(system: System, ticket: Ticket, call: SetLimits) -> Usage:
     return Usage(call.principal, system.quotas.usage(call.principal, system.host.now))
 
 
+def declassify(system: System, ticket: Ticket, call: Declassify) -> Done:
+    """Take a label off an agent."""
+    process = _living(system, call.pid)
+    if process.labels.pop(call.label, None) is None:
+        raise NotFoundError(f"Agent {call.pid} does not carry {call.label}. `process.list` shows what it carries.")
+    process.tell(system.host.now, f"{call.label} declassified by {ticket.principal}: {call.reason}")
+    system.agents.changed(process)
+    return Done()
+
+
+def list_approvals(system: System, ticket: Ticket, call: ListApprovals) -> Approvals:
+    """What waits for consent."""
+    requests = system.flows.approvals.of(call.principal, system.host.clock)
+    fields = Approval.__struct_fields__
+    return Approvals([Approval(*(getattr(request, field) for field in fields)) for request in requests])
+
+
+def approve(system: System, ticket: Ticket, call: Approve) -> Done:
+    """Decide. An agent that has read what the question is about could have been talked into its answer."""
+    request = system.flows.approvals.find(call.approval, call.principal, system.host.clock)
+    if request is None:
+        raise NotFoundError(f"Nothing of {call.principal} waits for consent as {call.approval}. `process.approvals` shows what does.")
+    if ticket.process is not None and (ticket.process.labels or ticket.process.pid == request.pid):
+        raise DeniedError(
+            f"Agent {ticket.process.pid} may not decide: it carries labels, or asks itself. Let somebody else decide.",
+            subject=f"{ticket.principal}, agent {ticket.process.pid}",
+            object=f"approval/{call.principal}",
+            action="decide",
+        )
+    request.state = "approved" if call.allow else "refused"
+    return Done()
+
+
 def launch(system: System, ticket: Ticket, call: Launch) -> Done:
     """Begin to supervise an app."""
     system.launches[call.app] = RestartIntensity()
@@ -202,7 +244,8 @@ def _living(system: System, pid: int) -> processes.Process:
     return process
 
 
-def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Process:
+def _view(system: System, row: processes.Process, doing: dict[int, State], carried: Collection[str]) -> Process:
+    """A row as somebody sees it who carries these labels; a reason is text of the agent, and has its labels."""
     account = system.scheduler.accounts.get(row.pid, _NO_ACCOUNT)
     return Process(
         row.pid,
@@ -217,9 +260,10 @@ def _view(system: System, row: processes.Process, doing: dict[int, State]) -> Pr
         row.prompt_tokens,
         row.generated_tokens,
         row.code,
-        row.reason,
+        row.reason if row.labels.keys() <= set(carried) else "",
         account.weight,
         account.service,
+        sorted(row.labels),
     )
 
 

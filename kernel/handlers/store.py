@@ -3,7 +3,7 @@
 A file is charged with all its versions, to those on whose behalf it was last written: its owner and an app.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..memory import filestore, library, recall, uploads
 from ..memory.connection import Connection
 from ..memory.filestore import FileRow, Total
 from ..memory.library import Change
+from ..outflows import to_principal
 from ..recalls import Vector, points_of
 from ..storage import Charge
 from ..system import System
@@ -35,9 +36,10 @@ class _Written:
 def put(system: System, ticket: Ticket, call: abi.PutFile) -> Later:
     """Write whole."""
     actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
+    labels = system.flows.marked(ticket.agent, call.labels)
 
     def job(connection: Connection) -> FileRow:
-        return filestore.put(connection, actor, call.owner or actor, call.path, call.data, call.expect, payers, now)
+        return filestore.put(connection, actor, call.owner or actor, call.path, call.data, call.expect, payers, now, labels)
 
     return _write(system, ticket, call.owner or actor, call.path, len(call.data), job)
 
@@ -45,10 +47,10 @@ def put(system: System, ticket: Ticket, call: abi.PutFile) -> Later:
 def rollback(system: System, ticket: Ticket, call: abi.RollbackFile) -> Later:
     """Write an old version again; its bytes are shared, but each version counts."""
     actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
-    owner = call.owner or actor
+    owner, labels = call.owner or actor, system.flows.marked(ticket.agent)
 
     def job(connection: Connection) -> FileRow:
-        return filestore.rollback(connection, actor, owner, call.path, call.version, payers, now)
+        return filestore.rollback(connection, actor, owner, call.path, call.version, payers, now, labels)
 
     return system.storage.fetch(
         ticket,
@@ -63,15 +65,22 @@ def get(system: System, ticket: Ticket, call: abi.GetFile) -> Later:
 
     def query(connection: Connection) -> abi.FileData:
         file = filestore.find(connection, actor, call.owner or actor, call.path, call.version)
-        return abi.FileData(_view(file), filestore.read(connection, file, call.start, call.start + call.limit), call.start)
+        data = filestore.read(connection, file, call.start, call.start + call.limit)
+        return abi.FileData(_view(file), data, call.start, list(file.labels))
 
     return system.storage.query(ticket, query, _as_it_is)
 
 
 def list_(system: System, ticket: Ticket, call: abi.ListFiles) -> Later:
-    """The owner's files."""
-    actor = ticket.agent.owner
-    return system.storage.query(ticket, lambda connection: filestore.of(connection, actor, call.owner or actor, call.prefix), _views)
+    """The owner's files, but for those whose labels may not reach the agent."""
+    agent, flows = ticket.agent, system.flows
+    owner = call.owner or agent.owner
+
+    def query(connection: Connection) -> list[FileRow]:
+        files = filestore.of(connection, agent.owner, owner, call.prefix)
+        return [file for file in files if flows.reaches(agent, file.labels, own=owner == agent.owner)]
+
+    return system.storage.query(ticket, query, _views)
 
 
 def history(system: System, ticket: Ticket, call: abi.ListVersions) -> Later:
@@ -82,13 +91,14 @@ def history(system: System, ticket: Ticket, call: abi.ListVersions) -> Later:
 
 def search(system: System, ticket: Ticket, call: abi.SearchFiles) -> Later:
     """Search the files that both their owner and the policy let the caller read."""
-    actor, memory = ticket.agent.owner, system.embedder.memory
+    actor, memory, flows = ticket.agent.owner, system.embedder.memory, system.flows
     owner = call.owner or actor
     model = system.contexts.model("")
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
 
     def listed(files: list[FileRow]) -> None:
-        keys = {file.key for file in files if system.gate.may(ticket, f"store/{file.path}", "read")}
+        allowed = [file for file in files if system.gate.may(ticket, f"store/{file.path}", "read")]
+        keys = {file.key for file in allowed if flows.reaches(ticket.agent, file.labels, own=owner == actor)}
 
         def rank(connection: Connection, vector: Vector) -> list[abi.FoundPassage]:
             ranked = memory.search(connection, actor, owner, call.prefix, keys, call.query, vector)
@@ -96,7 +106,11 @@ def search(system: System, ticket: Ticket, call: abi.SearchFiles) -> Later:
             return [abi.FoundPassage(_view(found.file), found.start, found.text, size, points_of(found)) for found, size in best]
 
         topic = call.query if keys else None
-        system.recalls.ask(ticket, lambda _: topic, rank, lambda found, by_meaning: ticket.reply(abi.FoundPassages(found, by_meaning)))
+
+        def tell(found: list[abi.FoundPassage], by_meaning: bool) -> None:
+            ticket.reply(abi.FoundPassages(found, by_meaning, _together(passage.file for passage in found)))
+
+        system.recalls.ask(ticket, lambda _: topic, rank, tell)
 
     return system.storage.fetch(ticket, lambda connection: filestore.of(connection, actor, owner, call.prefix), listed)
 
@@ -104,9 +118,9 @@ def search(system: System, ticket: Ticket, call: abi.SearchFiles) -> Later:
 def move(system: System, ticket: Ticket, call: abi.MoveFile) -> Later:
     """Rename."""
     actor = ticket.agent.owner
-    owner = call.owner or actor
+    owner, labels = call.owner or actor, system.flows.marked(ticket.agent)
     return system.storage.change(
-        ticket, lambda connection: filestore.move(connection, actor, owner, call.path, call.to, call.expect), _view
+        ticket, lambda connection: filestore.move(connection, actor, owner, call.path, call.to, call.expect, labels), _view
     )
 
 
@@ -141,21 +155,21 @@ def delete(system: System, ticket: Ticket, call: abi.DeleteFile) -> Later:
 
 def begin(system: System, ticket: Ticket, call: abi.BeginUpload) -> Later:
     """Begin a large file."""
-    actor, now = ticket.agent.owner, system.storage.clock
+    actor, now, labels = ticket.agent.owner, system.storage.clock, system.flows.marked(ticket.agent)
     return system.storage.change(
         ticket,
-        lambda connection: uploads.begin(connection, actor, call.owner or actor, call.path, now),
+        lambda connection: uploads.begin(connection, actor, call.owner or actor, call.path, now, labels),
         lambda upload: abi.Upload(upload, 0),
     )
 
 
 def part(system: System, ticket: Ticket, call: abi.UploadPart) -> Later:
     """Take a part; it is charged when all are there, and must find room until then."""
-    actor = ticket.agent.owner
+    actor, labels = ticket.agent.owner, system.flows.marked(ticket.agent)
     system.quotas.check(ticket.payers, {"bytes": call.number * abi.CHUNK + len(call.data)})
     return system.storage.change(
         ticket,
-        lambda connection: uploads.add(connection, actor, call.upload, call.number, call.data),
+        lambda connection: uploads.add(connection, actor, call.upload, call.number, call.data, labels),
         lambda size: abi.Upload(call.upload, size),
     )
 
@@ -163,10 +177,15 @@ def part(system: System, ticket: Ticket, call: abi.UploadPart) -> Later:
 def finish(system: System, ticket: Ticket, call: abi.FinishUpload) -> Later:
     """Make it a version."""
     actor, payers, now = ticket.agent.owner, ticket.payers, system.storage.clock
+    labels = system.flows.marked(ticket.agent, call.labels)
 
     def found(upload: uploads.Upload) -> None:
+        if upload.owner != actor:
+            sink = to_principal(system, actor, upload.owner)
+            system.flows.require(ticket.agent, {*labels, *upload.labels}, [sink], call)
+
         def job(connection: Connection) -> FileRow:
-            return uploads.finish(connection, actor, call.upload, call.digest, call.expect, payers, now)
+            return uploads.finish(connection, actor, call.upload, call.digest, call.expect, payers, now, labels)
 
         _write(system, ticket, upload.owner, upload.path, upload.size, job)
 
@@ -205,11 +224,17 @@ def _charge(total: Total) -> tuple[Payers, dict[Any, int]]:
 
 
 def _view(row: FileRow) -> abi.File:
-    return abi.File(row.path, row.size, row.version, row.owner, row.author, row.time, row.digest.hex())
+    return abi.File(row.path, row.size, row.version, row.owner, row.author, row.time, row.digest.hex(), list(row.labels))
 
 
 def _views(rows: list[FileRow]) -> abi.Files:
-    return abi.Files([*map(_view, rows)])
+    files = [*map(_view, rows)]
+    return abi.Files(files, _together(files))
+
+
+def _together(files: Iterable[abi.File]) -> list[str]:
+    """The labels of all of them."""
+    return sorted({label for file in files for label in file.labels})
 
 
 def _done(_: object) -> Done:

@@ -5,6 +5,7 @@ from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool, Too
 
 from ..system import System
 from ..tickets import LATER, Later, Ticket
+from ..tools import Served
 
 
 def serve(system: System, ticket: Ticket, call: ServeTool) -> Later:
@@ -26,12 +27,14 @@ def call(system: System, ticket: Ticket, call: CallTool) -> Later:
 
 
 def list_(system: System, ticket: Ticket, call: ListTools) -> Tools:
-    """What is being served."""
-    served = system.tools.served
-    return Tools(
-        [
-            Tool(name, served[name].call.description, served[name].call.schema, served[name].ticket.principal)
-            for name in sorted(served)
-            if name.startswith(call.prefix)
-        ]
-    )
+    """What is being served, but for tools whose description may not reach the agent that asks."""
+    found = [tool for name, tool in sorted(system.tools.served.items()) if name.startswith(call.prefix)]
+    if ticket.process is not None:
+        found = [tool for tool in found if system.flows.reaches(ticket.process, tool.labels)]
+    return Tools([_view(system, tool) for tool in found], sorted({label for tool in found for label in tool.labels}))
+
+
+def _view(system: System, served: Served) -> Tool:
+    call = served.call
+    labels = sorted({*call.labels, *system.law.policy.flows.given(f"tool/{call.tool}")})
+    return Tool(call.tool, call.description, call.schema, served.ticket.principal, call.privileged, labels)

@@ -37,6 +37,7 @@ class FileRow(msgspec.Struct, frozen=True):
     digest: bytes
     author: str
     time: float
+    labels: tuple[str, ...]
     payers: Payers
 
 
@@ -48,7 +49,7 @@ class Total(msgspec.Struct, frozen=True):
 
 
 _SELECT: Final = f"""
-    SELECT key, owner, path, versions.version, size, digest, author, time, {NAMES} FROM files
+    SELECT key, owner, path, versions.version, size, digest, author, time, versions.labels, {NAMES} FROM files
     JOIN versions ON file = key JOIN contents ON contents.id = content """  # noqa: S608  (names of our own)
 
 
@@ -112,24 +113,38 @@ def history(connection: Connection, actor: str, owner: str, path: str) -> list[F
 # --- writing --------------------------------------------------------------------------------------------------------------------
 
 
-def put(connection: Connection, actor: str, owner: str, path: str, data: bytes, expect: int | None, payers: Payers, now: float) -> FileRow:
+def put(
+    connection: Connection,
+    actor: str,
+    owner: str,
+    path: str,
+    data: bytes,
+    expect: int | None,
+    payers: Payers,
+    now: float,
+    labels: Iterable[str] = (),
+) -> FileRow:
     """Write a file whole; with `expect`, only over that version (0: only if it does not exist)."""
     path = normalised(path)
     check_access(connection, actor, owner, path, "write")
     check_version(connection, owner, path, expect)
-    return write_version(connection, actor, owner, path, _store(connection, data), payers, now)
+    return write_version(connection, actor, owner, path, _store(connection, data), payers, now, labels)
 
 
-def rollback(connection: Connection, actor: str, owner: str, path: str, version: int, payers: Payers, now: float) -> FileRow:
-    """Make an old version the newest one again; those between stay in the history."""
+def rollback(
+    connection: Connection, actor: str, owner: str, path: str, version: int, payers: Payers, now: float, labels: Iterable[str] = ()
+) -> FileRow:
+    """Make an old version the newest one again, with its labels and these; those between stay in the history."""
     old = find(connection, actor, owner, path, version)
     check_access(connection, actor, owner, old.path, "write")
     content = connection.execute("SELECT content FROM versions WHERE file = ? AND version = ?", (old.key, version)).fetchone()[0]
-    return write_version(connection, actor, owner, old.path, content, payers, now)
+    return write_version(connection, actor, owner, old.path, content, payers, now, (*old.labels, *labels))
 
 
-def move(connection: Connection, actor: str, owner: str, path: str, to: str, expect: int | None = None) -> FileRow:
-    """Give a file another path, with its history; `ConflictError` if there is a file already."""
+def move(
+    connection: Connection, actor: str, owner: str, path: str, to: str, expect: int | None = None, labels: Iterable[str] = ()
+) -> FileRow:
+    """Give a file another path, with its history, and its newest version these labels; `ConflictError` if there is a file already."""
     file, to = find(connection, actor, owner, path), normalised(to)
     for end in (file.path, to):
         check_access(connection, actor, owner, end, "write")
@@ -137,6 +152,8 @@ def move(connection: Connection, actor: str, owner: str, path: str, to: str, exp
     if connection.execute("SELECT 1 FROM files WHERE owner = ? AND path = ?", (owner, to)).fetchone():
         raise ConflictError(f"{owner} has a file {to} already. Delete it first, or choose another path.")
     connection.execute("UPDATE files SET path = ? WHERE key = ?", (to, file.key))
+    values = (_json((*file.labels, *labels)), file.key, file.version)
+    connection.execute("UPDATE versions SET labels = ? WHERE file = ? AND version = ?", values)
     return find(connection, actor, owner, to)
 
 
@@ -202,14 +219,16 @@ def check_access(connection: Connection, actor: str, owner: str, path: str, acce
         raise DeniedError(f"{owner} lets {actor} read {path}, not write it.", subject=actor, object=f"store/{owner}/{path}", action=access)
 
 
-def write_version(connection: Connection, actor: str, owner: str, path: str, content: int, payers: Payers, now: float) -> FileRow:
+def write_version(
+    connection: Connection, actor: str, owner: str, path: str, content: int, payers: Payers, now: float, labels: Iterable[str] = ()
+) -> FileRow:
     """A new version of a file, of a content that is there."""
     upsert = """
         INSERT INTO files (owner, path, version, payers_id) VALUES (?, ?, 1, ?)
         ON CONFLICT (owner, path) DO UPDATE SET version = version + 1, payers_id = excluded.payers_id RETURNING key, version"""
     key, version = connection.execute(upsert, (owner, path, number_of(connection, payers))).fetchone()
-    values = (key, version, content, actor, now)
-    connection.execute("INSERT INTO versions (file, version, content, author, time) VALUES (?, ?, ?, ?, ?)", values)
+    values = (key, version, content, actor, now, _json(labels))
+    connection.execute("INSERT INTO versions (file, version, content, author, time, labels) VALUES (?, ?, ?, ?, ?, ?)", values)
     return _file(connection.execute(_SELECT + "WHERE key = ? AND versions.version = ?", (key, version)).fetchone())
 
 
@@ -257,4 +276,9 @@ def _drop(connection: Connection, contents: Iterable[tuple[int]]) -> None:
 def _file(row: Sequence[Any]) -> FileRow:
     values: dict[str, Any] = dict(zip(FileRow.__struct_fields__, row, strict=True))
     values["payers"] = decoded(values["payers"])
+    values["labels"] = msgspec.json.decode(values["labels"], type=tuple[str, ...])
     return FileRow(**values)
+
+
+def _json(labels: Iterable[str]) -> str:
+    return msgspec.json.encode(sorted(set(labels))).decode()

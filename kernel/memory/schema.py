@@ -241,7 +241,12 @@ ALTER TABLE replies ADD COLUMN context TEXT;
 CREATE INDEX replies_of ON replies (context) WHERE context IS NOT NULL;
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES)
+_FILE_LABELS: Final = """
+ALTER TABLE versions ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE uploads ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
+"""
+
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS)
 
 
 def migrate(connection: Connection) -> bool:

@@ -6,7 +6,7 @@ appended to it, until it is deleted or its history is trimmed.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -150,14 +150,14 @@ def grants(connection: Connection, row: ContextRow) -> list[tuple[str, Literal["
     return connection.execute(query, (row.key,)).fetchall()
 
 
-def directory(connection: Connection) -> Iterator[tuple[str, str, Payers, str, frozenset[str]]]:
-    """Of every context its id, owner, payers and model, and with whom it is shared. For a kernel that starts."""
+def directory(connection: Connection) -> Iterator[tuple[str, str, Payers, str, frozenset[str], frozenset[str]]]:
+    """Of every context its id, owner, payers and model, with whom it is shared, and its labels. For a kernel that starts."""
     query = f"""
-        SELECT id, owner, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key)
-        FROM contexts"""  # noqa: S608  (names of our own)
+        SELECT id, owner, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key),
+        labels FROM contexts"""  # noqa: S608  (names of our own)
     payers: dict[str, Payers] = {}  # few and long: each is held once
-    for id_, owner, names, model, readers in connection.execute(query):
-        yield id_.hex(), owner, payers.setdefault(names, decoded(names)), model, frozenset(_tuple(readers))
+    for id_, owner, names, model, readers, labels in connection.execute(query):
+        yield id_.hex(), owner, payers.setdefault(names, decoded(names)), model, frozenset(_tuple(readers)), frozenset(_tuple(labels))
 
 
 def attach(connection: Connection, actor: str, id_: str, model: str) -> None:
@@ -166,10 +166,16 @@ def attach(connection: Connection, actor: str, id_: str, model: str) -> None:
     connection.execute("UPDATE contexts SET model = ? WHERE key = ?", (model, row.key))
 
 
-def label(connection: Connection, actor: str, id_: str, labels: Iterable[str]) -> None:
-    """Set the labels of a context; whether one may be taken away is the law's to say, not asked here."""
-    row = find(connection, actor, id_, "own")
-    connection.execute("UPDATE contexts SET labels = ? WHERE key = ?", (_json(sorted(set(labels))), row.key))
+def label(connection: Connection, actor: str, id_: str, labels: Iterable[str], gone: Collection[str] = ()) -> None:
+    """Give a context labels, and take some away; whether that may be is the law's to say, not asked here."""
+    mark(connection, find(connection, actor, id_, "own"), labels, gone)
+
+
+def mark(connection: Connection, row: ContextRow, labels: Iterable[str], gone: Collection[str] = ()) -> None:
+    """The same for a context that was found."""
+    marks = set(row.labels).difference(gone).union(labels)
+    if marks != set(row.labels):
+        connection.execute("UPDATE contexts SET labels = ? WHERE key = ?", (_json(sorted(marks)), row.key))
 
 
 def close(connection: Connection, actor: str, id_: str) -> None:

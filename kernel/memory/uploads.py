@@ -4,6 +4,7 @@ Every part but the last has `CHUNK_BYTES`; parts come in order, and one that is 
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,26 +17,28 @@ from .filestore import FileRow, check_access, check_version, normalised, write_v
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """An upload: for which file, and how many bytes have come."""
+    """An upload: for which file, how many bytes have come, and the labels of those who sent them."""
 
     owner: str
     path: str
     size: int
+    labels: tuple[str, ...]
 
 
-def begin(connection: Connection, actor: str, owner: str, path: str, now: float) -> int:
+def begin(connection: Connection, actor: str, owner: str, path: str, now: float, labels: Iterable[str] = ()) -> int:
     """A new upload for a path that the actor may write; its number."""
     path = normalised(path)
     check_access(connection, actor, owner, path, "write")
     content = int(connection.execute("INSERT INTO contents (size, digest) VALUES (0, x'') RETURNING id").fetchone()[0])
-    values = (content, actor, owner, path, now)
-    connection.execute("INSERT INTO uploads (content, actor, owner, path, time) VALUES (?, ?, ?, ?, ?)", values)
+    values = (content, actor, owner, path, now, _json(labels))
+    connection.execute("INSERT INTO uploads (content, actor, owner, path, time, labels) VALUES (?, ?, ?, ?, ?, ?)", values)
     return content
 
 
-def add(connection: Connection, actor: str, upload: int, number: int, data: bytes) -> int:
+def add(connection: Connection, actor: str, upload: int, number: int, data: bytes, labels: Iterable[str] = ()) -> int:
     """Take part `number`, counted from 0; how many bytes there are then. `ConflictError` if it is not this part's turn."""
-    size = find(connection, actor, upload).size
+    found = find(connection, actor, upload)
+    size = found.size
     if not 0 < len(data) <= CHUNK_BYTES:
         raise BadRequestError(f"A part of {len(data)} bytes: it must have {CHUNK_BYTES}, the last one up to that.")
     digest = hashlib.sha256(data).digest()
@@ -46,10 +49,21 @@ def add(connection: Connection, actor: str, upload: int, number: int, data: byte
         raise ConflictError(f"Upload {upload} holds {size} bytes; part {number} with this content does not follow. Begin a new upload.")
     connection.execute("INSERT INTO chunks (content, number, digest, data) VALUES (?, ?, ?, ?)", (upload, number, digest, data))
     connection.execute("UPDATE contents SET size = size + ? WHERE id = ?", (len(data), upload))
+    if not set(labels) <= set(found.labels):
+        connection.execute("UPDATE uploads SET labels = ? WHERE content = ?", (_json((*found.labels, *labels)), upload))
     return size + len(data)
 
 
-def finish(connection: Connection, actor: str, upload: int, digest: bytes, expect: int | None, payers: Payers, now: float) -> FileRow:
+def finish(
+    connection: Connection,
+    actor: str,
+    upload: int,
+    digest: bytes,
+    expect: int | None,
+    payers: Payers,
+    now: float,
+    labels: Iterable[str] = (),
+) -> FileRow:
     """Make the upload the newest version of its file; `ConflictError` if the SHA-256 of what came is not `digest`."""
     found = find(connection, actor, upload)
     owner, path = found.owner, found.path
@@ -62,7 +76,7 @@ def finish(connection: Connection, actor: str, upload: int, digest: bytes, expec
         raise ConflictError(f"What came of {path} is not what was sent: its SHA-256 is another. Begin a new upload.")
     connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (digest, upload))
     connection.execute("DELETE FROM uploads WHERE content = ?", (upload,))
-    return write_version(connection, actor, owner, path, upload, payers, now)
+    return write_version(connection, actor, owner, path, upload, payers, now, (*found.labels, *labels))
 
 
 def expire(connection: Connection, before: float) -> int:
@@ -72,8 +86,13 @@ def expire(connection: Connection, before: float) -> int:
 
 def find(connection: Connection, actor: str, upload: int) -> Upload:
     """An upload of the actor's own."""
-    query = "SELECT owner, path, size FROM uploads JOIN contents ON id = content WHERE content = ? AND actor = ?"
+    query = "SELECT owner, path, size, labels FROM uploads JOIN contents ON id = content WHERE content = ? AND actor = ?"
     found = connection.execute(query, (upload, actor)).fetchone()
     if found is None:
         raise NotFoundError(f"There is no upload {upload}. Begin one; it is thrown away when it is not finished in time.")
-    return Upload(*found)
+    owner, path, size, labels = found
+    return Upload(owner, path, size, msgspec.json.decode(labels, type=tuple[str, ...]))
+
+
+def _json(labels: Iterable[str]) -> str:
+    return msgspec.json.encode(sorted(set(labels))).decode()

@@ -7,7 +7,8 @@ reloading a live enforcer was measured to answer wrongly while it reloads. The m
 * a rule's object is a path in which `*` is one segment and `**`, at the end, any number;
 * deny overrides allow.
 
-How much each principal may use (`limits.toml`) is law too: the snapshot holds it, and the hash covers it.
+How much each principal may use (`limits.toml`) and where labels may go (`flows.csv`) is law too: the snapshot holds it, and the hash
+covers it.
 """
 
 from importlib.resources import files as package
@@ -20,6 +21,7 @@ from kernos.syscalls.sources import LIMITS, MODEL, Files, hash_files, read_files
 from ..core.quotas import Limits
 from ..limits import DECISIONS
 from .allowances import Allowances, read_allowances
+from .flows import NO_FLOWS, FlowRules, read_flows
 from .index import Index
 from .rules import Place, PolicyError, Rule, Rules, in_toml, read_rules
 
@@ -39,9 +41,10 @@ class Verdict:
 class Policy:
     """A snapshot."""
 
-    def __init__(self, rules: Rules, allowances: Allowances, files: Files) -> None:
+    def __init__(self, rules: Rules, allowances: Allowances, files: Files, flows: FlowRules = NO_FLOWS) -> None:
         self.rules = rules
         self.allowances = allowances
+        self.flows = flows
         self.files = files
         """What it was made from."""
         self.hash = hash_files(files)
@@ -83,7 +86,8 @@ def read_policy(files: Files) -> tuple[Policy, list[Finding]]:
     except PolicyError as error:
         allowances = read_allowances({})
         findings.append(in_toml(LIMITS, str(error)))
-    return Policy(rules, allowances, files), findings
+    flows, wrong = read_flows(files)
+    return Policy(rules, allowances, files, flows), findings + wrong
 
 
 def load_policy(folder: Path) -> Policy:

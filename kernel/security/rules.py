@@ -26,6 +26,9 @@ _EFFECT = re.compile(r"(allow|deny)\Z")
 _BREAKS = re.compile("[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 """Where some programs break a line and others do not: a rule could hide behind one in a comment."""
 
+Field = tuple[str, int]
+"""What stands in a field of a line, and its column, from 1."""
+
 END: Final = "# end"
 """The last line of a file of rules."""
 
@@ -110,29 +113,14 @@ class _Reader:
 
     def read(self, file: str, data: bytes) -> None:
         """Take in a file."""
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            self._find(Place(file, 1 + data[: error.start].count(b"\n")), f"not UTF-8 ({error.reason}). Save the file as UTF-8.")
-            return
-        lines = text.split("\n")
-        if lines.pop() or not lines or lines[-1].rstrip("\r") != END:
-            place = Place(file, max(1, len(lines)))
-            self._find(place, f"the last line is not `{END}`; the file may have been cut. Put `{END}` on a line of its own at its end.")
-        for number, line in enumerate(lines, 1):
-            self._line(Place(file, number), line.removesuffix("\r"))
-
-    def _line(self, place: Place, line: str) -> None:
-        if found := _BREAKS.search(line):
-            self._find(place, "a character in it breaks the line for some programs only. Retype the line.", found.start() + 1)
-        elif line.strip() and not line.lstrip().startswith("#"):
-            kind, *fields = _fields(line)
+        for place, (kind, *fields) in read_lines(file, data, self.findings):
             if kind[0] == "p" and len(fields) == 4:
                 self._rule(place, fields)
             elif kind[0] == "g" and len(fields) == 2:
                 self._membership(place, fields)
             else:
-                text = f"expected `p, subject, object, action, allow|deny` or `g, member, role`, got `{line.strip()}`."
+                line = ", ".join(value for value, _ in (kind, *fields))
+                text = f"expected `p, subject, object, action, allow|deny` or `g, member, role`, got `{line}`."
                 self._find(place, text, kind[1])
 
     def _rule(self, place: Place, fields: list[tuple[str, int]]) -> None:
@@ -178,12 +166,29 @@ def in_toml(file: str, text: str) -> Finding:
     return Place(file, int(found[1]) if found else 1).finding(text, int(found[2]) if found else 1)
 
 
-def _fields(line: str) -> list[tuple[str, int]]:
-    """The fields of a line without the spaces around them, each with its column, from 1."""
-    return list(_cut(line))
+def read_lines(file: str, data: bytes, findings: list[Finding]) -> Iterator[tuple[Place, list[Field]]]:
+    """The lines of a file that say something, cut into their fields; what is wrong with the file itself goes to `findings`."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = Place(file, 1 + data[: error.start].count(b"\n"))
+        findings.append(place.finding(f"not UTF-8 ({error.reason}). Save the file as UTF-8."))
+        return
+    lines = text.split("\n")
+    if lines.pop() or not lines or lines[-1].rstrip("\r") != END:
+        text = f"the last line is not `{END}`; the file may have been cut. Put `{END}` on a line of its own at its end."
+        findings.append(Place(file, max(1, len(lines))).finding(text))
+    for number, line in enumerate(lines, 1):
+        place = Place(file, number)
+        if found := _BREAKS.search(line.removesuffix("\r")):
+            text = "a character in it breaks the line for some programs only. Retype the line."
+            findings.append(place.finding(text, found.start() + 1))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            yield place, list(_cut(line.removesuffix("\r")))
 
 
-def _cut(line: str) -> Iterator[tuple[str, int]]:
+def _cut(line: str) -> Iterator[Field]:
+    """The fields of a line without the spaces around them."""
     start = 0
     for part in line.split(","):
         yield part.strip(), start + len(part) - len(part.lstrip()) + 1

@@ -227,8 +227,8 @@ class TestSharing:
 
 class TestRestart:
     def test_everything_is_back(self, world: World, agent: App, chat: str, tmp_path: Path) -> None:
-        agent.call(LabelContext(context=chat, labels=["b", "a"]))
         agent.call(GrantContext(context=chat, principal="app:other", access="read"))
+        agent.call(LabelContext(context=chat, labels=["b", "a"]))
         agent.call(ForkContext(context=chat, name="fork"))
         before, books = agent.call(StatContext(context=chat)), held(world)
         again = make_world(tmp_path)

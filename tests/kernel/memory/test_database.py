@@ -1,5 +1,6 @@
 """What the database survives, what it refuses, and what it says about it."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernos.kernel.memory import database, filestore, library, records, schema
+from kernos.kernel.memory.accounts import number_of
 from kernos.kernel.memory.commits import Count, read_count
 from kernos.kernel.memory.connection import Connection, log_of
 from kernos.kernel.memory.database import COUNTER, KEY, NAME, DamagedError, open_database, storage_key
@@ -123,11 +125,20 @@ def test_a_database_of_a_newer_kernel_is_refused(stopped: Path) -> None:
         open_database(stopped, storage_key(stopped))
 
 
+def _write_as_before(connection: Connection) -> None:
+    """A file as the first version wrote one: without labels, and not searched."""
+    digest = hashlib.sha256(b"tulips").digest()
+    connection.execute("INSERT INTO files VALUES (1, ?, 'x', 1, ?)", (OWNER, number_of(connection, PAYERS)))
+    connection.execute("INSERT INTO contents VALUES (1, 6, ?)", (digest,))
+    connection.execute("INSERT INTO chunks VALUES (1, 0, ?, ?)", (digest, b"tulips"))
+    connection.execute("INSERT INTO versions VALUES (1, 1, 1, ?, ?)", (OWNER, NOW))
+
+
 def test_a_database_of_an_older_kernel_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = schema.MIGRATIONS
     monkeypatch.setattr(schema, "MIGRATIONS", newest[:1])
     old = Storage(tmp_path)
-    old.write(lambda connection: filestore.put(connection, OWNER, OWNER, "x", b"tulips", None, PAYERS, NOW))
+    old.write(_write_as_before)
     chat = old.write(lambda connection: say(connection, context(connection).id, "a")).id
     old.close()
     monkeypatch.setattr(schema, "MIGRATIONS", newest)

@@ -82,7 +82,7 @@ def test_a_closed_context_takes_nothing_until_it_is_opened(connection: Connectio
 def test_labels_and_models_change(connection: Connection) -> None:
     row = context(connection)
     transcripts.append(connection, OWNER, row.id, [NewMessage("user", "a", 1, ("untrusted",))], "tiny", NOW)
-    transcripts.label(connection, OWNER, row.id, ["phi", "phi"])
+    transcripts.label(connection, OWNER, row.id, ["phi", "phi"], ["untrusted"])
     transcripts.attach(connection, OWNER, row.id, "smollm2")
     found = transcripts.find(connection, OWNER, row.id, "own")
     assert (found.labels, found.model) == (("phi",), "smollm2")

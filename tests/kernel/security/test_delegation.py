@@ -56,7 +56,7 @@ def test_a_child_has_no_more_than_its_parent_whatever_it_asks_for(app: App) -> N
 def test_what_is_found_is_what_may_be_read(world: World, app: App) -> None:
     agent = child(app, Right("store", "search"), Right("store/mine/*", "*"))
     process = world.system.processes.rows[agent.pid]
-    ticket = Ticket(world.gate, agent.client, 1, ROWS[GetFile], process, False, None, None)
+    ticket = Ticket(world.gate, agent.client, 1, ROWS[GetFile], GetFile("a"), process, False, None, None)
     assert world.gate.may(ticket, "store/mine/a", "read")
     assert not world.gate.may(ticket, "store/other", "read")
 
