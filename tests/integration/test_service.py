@@ -37,7 +37,8 @@ def test_the_first_call_is_answered_while_models_load(own_kernel: RunningKernel)
 def test_the_kernel_process_has_no_torch(kernel: RunningKernel) -> None:
     mapped = Path(f"/proc/{kernel.os_pid}/maps").read_text()
     assert "libzmq" in mapped
-    assert not [name for name in ("libtorch", "faiss", "transformers") if name in mapped]
+    # faiss may be there, once somebody has recalled something; that a kernel starts without it is a test of its own.
+    assert not [name for name in ("libtorch", "transformers") if name in mapped]
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_told_so(kernel: RunningKernel) -> None:
