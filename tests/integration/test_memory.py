@@ -1,11 +1,8 @@
 """What a kernel keeps, over the death of the kernel."""
 
 import os
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from threading import Event, Thread
 from time import monotonic
 
@@ -21,17 +18,6 @@ from kernos.syscalls.system import BackUp
 MODEL = "smollm2-135m"
 
 
-@pytest.fixture
-def home() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="kernos-") as folder:
-        yield folder
-
-
-def kill(running: RunningKernel) -> None:
-    os.kill(running.os_pid, signal.SIGKILL)
-    running.process.wait()
-
-
 def test_contexts_are_back_after_a_kill(models: object, home: str) -> None:
     with booted(home=home) as running, running.connect() as kernel:
         chat = Context(kernel.spawn("writer"), "chat")
@@ -39,7 +25,7 @@ def test_contexts_are_back_after_a_kill(models: object, home: str) -> None:
         chat.fork("other").append(Message("user", "third"))
         call = AppendContext(context=chat.id, messages=[Message("user", "fourth")])
         info = kernel.spawn("again").call(call, key="once")
-        kill(running)
+        running.kill()
     with booted(home=home) as running, running.connect() as kernel:
         agent = kernel.spawn("writer")
         assert agent.call(call, key="once") == info

@@ -13,9 +13,6 @@ from kernos.syscalls import Context, Kernel
 from kernos.syscalls.context import MessageState, ReadContext
 from kernos.syscalls.model import Generate, Message
 from tests.integration.history import FACTS, Fact, history
-from tests.integration.test_memory import home, kill
-
-__all__ = ["home"]
 
 MODEL: Final = "smollm2-135m"
 WINDOW: Final = 8_192
@@ -62,7 +59,7 @@ def test_facts_asked_for_in_other_words_are_in_the_prompt_also_after_a_kill(mode
         before = shown(context, facts)
         print(f"{len(before)} of {len(facts)} facts in {tokens} tokens are shown, {hidden=}")
         assert len(before) >= 0.8 * len(facts)
-        kill(running)
+        running.kill()
     with booted(home=home) as running, running.connect() as kernel:
         running.load_models()
         assert shown(Context(kernel.spawn("teller"), "life"), facts) == before

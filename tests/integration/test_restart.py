@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -25,17 +22,6 @@ from kernos.syscalls.tool import ListTools
 MODEL = "smollm2-135m"
 
 
-@pytest.fixture
-def home() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="kernos-") as folder:
-        yield folder
-
-
-def kill(running: RunningKernel) -> None:
-    os.kill(running.os_pid, signal.SIGKILL)
-    running.process.wait()
-
-
 def in_flight(kernel: Kernel) -> int:
     return kernel.call(GetStatus(), urgent=True).in_flight
 
@@ -50,7 +36,7 @@ def test_a_program_keeps_its_agents_and_its_mail(models: object, home: str) -> N
             other.call(Send(to=box, text=text))
         assert agent.call(Receive(mailbox=box)).text == "one"
         before = {row.pid: (row.name, row.user, row.priority, row.weight) for row in kernel.call(ListProcesses()).processes}
-        kill(running)
+        running.kill()
     with booted(home=home) as running, kernel:
         assert agent.call(Receive(mailbox=box)).text == "two"
         rows = kernel.call(ListProcesses()).processes
@@ -72,7 +58,7 @@ def test_calls_in_flight_go_on_with_the_next_kernel(models: object, home: str) -
             reading = pool.submit(read)
             while not in_flight(kernel):
                 assert not reading.done()
-            kill(running)
+            running.kill()
         with booted(home=home) as running, running.connect() as kernel:
             kernel.spawn("writer").call(Send(to="queue/late", text="at last"))
             assert reading.result(60) == "at last"
@@ -88,7 +74,7 @@ def test_a_generation_that_was_cut_says_so_and_leaves_nothing_half_written(model
         stream = agent.stream(call)
         for _ in range(5):
             next(stream)
-        kill(running)
+        running.kill()
     with booted("--dtype", "float32", home=home) as running, kernel:
         with pytest.raises(KernelRestartedError):
             next(stream)
@@ -109,7 +95,7 @@ def test_agents_whose_program_died_meanwhile_are_told_from_those_that_live(model
         program = subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert program.stdout is not None
         orphan = int(program.stdout.readline())
-        kill(running)
+        running.kill()
         program.communicate("")
     with booted(home=home) as running, kernel:
         assert {row.pid for row in kernel.call(ListProcesses()).processes} == {mine.pid, orphan}
@@ -131,7 +117,7 @@ def test_tools_are_served_again_and_async_calls_go_on(models: object, home: str)
             Agent.spawn(kernel, "user") as agent,
         ):
             assert await agent.use(double, {"number": 4}) == "8"
-            kill(running)
+            running.kill()
             pings = [asyncio.create_task(agent.call(Ping(payload=b"x"))) for _ in range(10)]
             with ExitStack() as stack:
                 await asyncio.to_thread(stack.enter_context, booted(home=home))
