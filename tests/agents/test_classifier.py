@@ -25,7 +25,7 @@ def vectors(count: int, seed: int = 0, dim: int = 8) -> Matrix:
 def telling(labels: list[str], seed: int = 0) -> Matrix:
     """Directions that say what the label is."""
     centres = dict(zip(WORDS, vectors(len(WORDS), seed=9), strict=True))
-    return np.asarray([centres[label] for label in labels], dtype=np.float32) + np.float32(0.1) * vectors(len(labels), seed)
+    return np.asarray([centres[label] + 0.1 * noise for label, noise in zip(labels, vectors(len(labels), seed), strict=True)], np.float32)
 
 
 def test_vectors_alone_tell_labels_apart() -> None:
