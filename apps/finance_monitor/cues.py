@@ -93,7 +93,7 @@ def count_cues(texts: Sequence[str]) -> NDArray[np.float32]:
     for row, text in enumerate(texts):
         for cue in cues(text):
             counts[row, NAMES.index(cue)] += 1
-    return np.float32(1) - np.exp2(-counts)
+    return np.asarray(1 - np.exp2(-counts), dtype=np.float32)
 
 
 def cues(text: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ XML can name other files and blow itself up; both take a document type declarati
 before anything of it is parsed, whatever its encoding: the parser itself calls when it meets one.
 """
 
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from pathlib import Path
@@ -85,11 +84,9 @@ def _plain(text: str) -> str:
     return sub(r"\s+", " ", unescape(sub(r"<[^>]*>", " ", text))).strip()
 
 
-def _time(text: str) -> datetime | None:
-    """A time as RSS (RFC 822) or Atom (RFC 3339) writes it."""
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return None
+def _time(text: str) -> str:
+    """A time as RSS (RFC 822) or Atom (RFC 3339) writes it, as ISO 8601; as it is if it is neither."""
+    try:
+        return parsedate_to_datetime(text).isoformat()
+    except ValueError:
+        return text

@@ -119,7 +119,7 @@ def _solve(kernel: Matrix, wanted: Matrix) -> tuple[Matrix, Matrix]:
     kernel[np.diag_indices(len(kernel))] += _RIDGE
     inverse = np.asarray(linalg.inv(kernel, overwrite_a=True, check_finite=False), dtype=np.float32)
     weights = inverse @ wanted
-    return weights, wanted - weights / np.diag(inverse)[:, None]
+    return weights, np.asarray(wanted - weights / np.diag(inverse)[:, None], dtype=np.float32)
 
 
 def _surprise(scores: Matrix, truth: NDArray[np.intp], factor: float) -> float:

@@ -11,18 +11,26 @@ _READ: Final = 1_000
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A piece of news, as a row of a file or an entry of a feed. A time without a zone is taken for UTC."""
+    """A piece of news, as a row of a file or an entry of a feed.
+
+    `published` is a day or a time as ISO 8601 writes them; without a zone it is taken for UTC.
+    """
 
     title: Annotated[str, Meta(min_length=1, max_length=2_000)]
-    published: datetime
+    published: str
     text: Annotated[str, Meta(max_length=100_000)] = ""
     source: Annotated[str, Meta(max_length=200)] = ""
     url: Annotated[str, Meta(max_length=2_000)] = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a time that is none; `msgspec` makes a ValidationError of it."""
+        datetime.fromisoformat(self.published)
+
     @property
     def time(self) -> datetime:
         """When it was published, in UTC."""
-        return self.published.astimezone(UTC) if self.published.tzinfo else self.published.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(self.published)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
     @property
     def day(self) -> str:

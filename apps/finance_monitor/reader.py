@@ -11,7 +11,7 @@ from kernos.agents.embedding import Embedding
 
 from .companies import Companies
 from .head import Head
-from .heads import SHIPPED, TASKS, load, points_for, train
+from .heads import SHIPPED, TASKS, Task, load, points_for, train
 from .items import Item, Reading
 
 
@@ -28,7 +28,8 @@ class Reader:
     async def open(cls, agent: Agent, folder: Path, companies: Companies) -> Self:
         """The heads in a folder; where there is none yet, it is trained on the shipped examples, in seconds."""
         encoder = await agent.encoder()
-        if missing := [task for task in TASKS if not (folder / task).exists()]:
+        missing: list[Task] = [task for task in TASKS if not (folder / task).exists()]
+        if missing:
             await train(SHIPPED, await Embedding.open(agent), folder, missing)
         return cls(agent, load("sentiment", folder, encoder), load("topic", folder, encoder), companies)
 

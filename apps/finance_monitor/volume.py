@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from scipy.stats import nbinom
+from scipy.special import betainc
 
 QUIET_DAYS: Final = 1_000
 """Days of a usual series per false alarm at each end."""
@@ -23,12 +23,18 @@ LEAST_DAYS: Final = 7
 
 def chance_of_more(count: int, before: Sequence[int]) -> float:
     """The chance that a usual day has this many or more; 1 as long as too few days are known."""
-    return float(_usual(before).sf(count - 1)) if len(before) >= LEAST_DAYS else 1.0
+    if len(before) < LEAST_DAYS or count <= 0:
+        return 1.0
+    size, chance = _usual(before)
+    return float(betainc(count, size, 1 - chance))
 
 
 def chance_of_less(count: int, before: Sequence[int]) -> float:
     """The chance that a usual day has this many or fewer."""
-    return float(_usual(before).cdf(count)) if len(before) >= LEAST_DAYS else 1.0
+    if len(before) < LEAST_DAYS:
+        return 1.0
+    size, chance = _usual(before)
+    return float(betainc(size, count + 1, chance))
 
 
 def unusual(chance: float) -> bool:
@@ -36,9 +42,10 @@ def unusual(chance: float) -> bool:
     return chance < 1 / QUIET_DAYS
 
 
-def _usual(before: Sequence[int]) -> "nbinom":
+def _usual(before: Sequence[int]) -> tuple[float, float]:
+    """The parameters of the negative binomial, as (size, chance)."""
     last = before[-DAYS:]
     mean = (sum(last) + 0.5) / len(last)
     scatter = sum((count - mean) ** 2 for count in last) / (len(last) - 1)
     variance = max(scatter, mean * (1 + 1 / math.sqrt(len(last)))) * (1 + 1 / len(last))
-    return nbinom(mean**2 / (variance - mean), mean / variance)
+    return mean**2 / (variance - mean), mean / variance
