@@ -22,14 +22,15 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kernos.agents import Agent
+from kernos.agents.classifier import Classifier
 from kernos.agents.embedding import Embedding
 from kernos.agents.rows import read_rows
 from kernos.syscalls import AsyncKernel
 
-from .intents import Intents
+from .intents import SETTINGS, Intents
 
 LEFT_OUT: Final = 15
-DRAWS: Final = 3
+DRAWS: Final = 2
 
 QUICK_TRAIN: Final = 20
 """Training questions of each intent in a quick run."""
@@ -79,8 +80,8 @@ async def measure(embedding: Embedding, data: Path, *, quick: bool) -> dict[str,
     if quick:
         train, test, titles = _few(train), _sample(test, QUICK_TEST), _sample(titles, QUICK_TEST)
     vectors = [await embedding.embed([row.text for row in rows], _progress) for rows in (train, test)]
-    known, _ = Intents.fit([row.text for row in train], vectors[0], [row.category for row in train])
-    told = known.head.predict([row.text for row in test], vectors[1])
+    head = Classifier.fit([row.text for row in train], vectors[0], [row.category for row in train], SETTINGS)
+    told = head.predict([row.text for row in test], vectors[1])
     right = np.mean([label == row.category for label, row in zip(told, test, strict=True)])
     draws = [await _oos_auroc(embedding, train, test, titles, seed) for seed in range(1 if quick else DRAWS)]
     return {"customer_intent": float(right), "customer_oos_auroc": float(np.mean(draws)), "customer_test_rows": len(test)}

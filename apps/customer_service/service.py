@@ -21,12 +21,12 @@ import numpy as np
 
 from kernos.agents import Agent, Conversation, Toolbox
 from kernos.agents.embedding import Embedding, Vectors
+from kernos.agents.grounding import Fact, prompt_for, sentences, source_of
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.context import SearchContexts
 from kernos.syscalls.errors import ApprovalNeededError, DeniedError
 from kernos.syscalls.model import Message
 
-from .grounding import Fact, prompt_for, sentences, source_of
 from .handover import HandOver, Step, hand_over, summarize, wants_human
 from .intents import ORDER_STATUS, REFUND_REQUEST, Intents, Route
 from .knowledge import Entry, Knowledge

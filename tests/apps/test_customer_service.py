@@ -13,10 +13,10 @@ import pytest
 from kernos.agents import Agent, ToolCall
 from kernos.agents.classifier import Card
 from kernos.agents.embedding import Embedding
+from kernos.agents.grounding import Fact, sentences, source_of
 from kernos.agents.rows import InputError, read_rows
 from kernos.agents.testing import FakeKernel
 from kernos.apps.customer_service import intents
-from kernos.apps.customer_service.grounding import Fact, sentences, source_of
 from kernos.apps.customer_service.handover import HandOver, Step, summarize, waiting_cases, wants_human
 from kernos.apps.customer_service.intents import Example, Intents, route_all, train
 from kernos.apps.customer_service.knowledge import SHIPPED, Entry
@@ -262,11 +262,12 @@ def test_a_scope_of_another_head_is_refused(tmp_path: Path) -> None:
     async def body() -> None:
         async with Agent.spawn(FakeKernel(), "trainer") as agent:
             for fruit in ("pears", "plums"):
-                kept = tmp_path / "scope"
+                kept = tmp_path / "kept"
                 await train(agent, [Example(f"{word} {number}", word) for word in ("apples", fruit) for number in range(4)], "x", tmp_path)
                 if not kept.exists():
-                    (tmp_path / "intents" / "scope.npz").rename(kept)
-            kept.rename(tmp_path / "intents" / "scope.npz")
+                    shutil.copytree(tmp_path / "intents" / "scope", kept)
+            shutil.rmtree(tmp_path / "intents" / "scope")
+            kept.rename(tmp_path / "intents" / "scope")
             with pytest.raises(InputError, match="belongs to another head"):
                 await Intents.load(await Embedding.open(agent), tmp_path)
 
