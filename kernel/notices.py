@@ -84,7 +84,7 @@ class Notices:
             row = transcripts.find(connection, actor, id_, "own")
             start, stop = max(notice.start, row.resident), min(notice.until, row.length)
             found = transcripts.messages_of(connection, row, start, min(stop, start + NOTICE_MESSAGES))
-            return Notice(id_, start, max(start, stop), [message.view() for message in found], deadline, list(row.labels))
+            return Notice(id_, start, max(start, stop), [message.said for message in found], deadline, list(row.labels))
 
         def told(answer: Notice) -> None:
             if not ticket.reply(answer):

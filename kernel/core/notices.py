@@ -26,7 +26,7 @@ class Watcher(Generic[W]):
 
 @dataclass
 class Notice(Generic[T]):
-    """The messages from `start` on and before `until` are about to leave, which the agents `told` know; the `busy` ones are not back yet."""
+    """Messages `start` to `until` are about to leave, which the agents `told` know; the `busy` ones are not back yet."""
 
     start: int
     until: int
@@ -58,10 +58,9 @@ class Notices(Generic[W, T]):
 
     def give(self, id_: str, until: int, now: float) -> list[Watcher[W]]:
         """Messages before `until` are about to leave: who is to be told now. Nobody, if they know or are still busy with earlier ones."""
-        last = self.given.get(id_)
-        if last is not None and (until <= last.until or not self.may_leave(id_, now)):
+        if until <= self.until(id_) or not self.may_leave(id_, now):
             return []
-        watchers = self.watching.pop(id_, [])
+        last, watchers = self.given.get(id_), self.watching.pop(id_, [])
         if watchers:
             told = {watcher.pid for watcher in watchers}
             deadline = now + max(watcher.grace for watcher in watchers)

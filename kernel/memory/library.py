@@ -18,7 +18,7 @@ from .branches import Span, begin
 from .connection import Connection
 from .filestore import FileRow
 from .ranking import Recalled
-from .window import Made, cut
+from .window import Made, paginate
 
 SEARCHED_BYTES: Final = 256 << 10
 """Of a file that are searched. Its pages are made while it is written, at half a millisecond each, and others wait for that."""
@@ -77,7 +77,7 @@ def shelve(connection: Connection, file: FileRow) -> Change:
         INSERT INTO messages (branch, seq, role, time, tokens, tokenizer, all_tokens, all_bytes, digest, text)
         VALUES (?, ?, 'user', ?, 0, '', 0, 0, ?, ?) RETURNING id"""
     (message,) = connection.execute(insert, (branch, file.key, file.time, file.digest, text)).fetchone()
-    return Change(branch, gone, cut(connection, branch, message, file.key, file.time, text))
+    return Change(branch, gone, paginate(connection, branch, message, file.key, file.time, text))
 
 
 def removal(connection: Connection, file: FileRow) -> Change:

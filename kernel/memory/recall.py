@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kernos.syscalls.context import Source
 from kernos.syscalls.model import Role
 
 from . import filestore, keywords, library, window
@@ -36,8 +37,8 @@ class Found(NamedTuple):
     time: float
     labels: str
     points: Recalled
-    source: tuple[int, int] | None = None
-    """Of a summary: the messages it is about, from the first, which is also `seq`, up to but without the last."""
+    source: Source | None = None
+    """Of a summary, whose `seq` is the first of them."""
 
 
 class Ranked(Protocol):
@@ -188,5 +189,7 @@ def _page(connection: Connection, id_: str, points: Recalled) -> Found | None:
     found = connection.execute(query, (points.page,)).fetchone()
     if found is None:
         return None
-    seq, role, text, time, labels, *source = found
-    return Found(id_, seq, role, text, time, labels, points) if seq >= 0 else Found(id_, source[0], role, text, time, labels, points, (source[0], source[1]))
+    seq, role, text, time, labels, start, stop = found
+    if seq < 0:
+        return Found(id_, start, role, text, time, labels, points, Source(start, stop))
+    return Found(id_, seq, role, text, time, labels, points)

@@ -1,4 +1,4 @@
-"""Summaries: what an agent wrote of a run of messages, to be recalled beside them. The messages stay what they are, and are found as before.
+"""Summaries: what an agent wrote of a run of messages, to be recalled beside them. The messages stay, and are found as before.
 
 A summary is a row of `messages` with a number below zero, on the branch that its context writes to: so it comes and goes with its sources,
 forks and snapshots made later have it if they have all of its sources, and those made before never see it, as the branch is split where
@@ -15,7 +15,7 @@ from . import branches
 from .connection import Connection
 from .history import note
 from .transcripts import ContextRow, by_key, check_room, digest_of, find, mark
-from .window import Made, cut
+from .window import Made, paginate
 
 
 def summarize(
@@ -34,7 +34,7 @@ def summarize(
     connection.execute("UPDATE contexts SET charged = charged + ?, updated = ? WHERE key = ?", (size, now, row.key))
     after = by_key(connection, row.key)
     note(connection, after, actor, "summarize", now, before=row.length, start=start, stop=stop)
-    return after, cut(connection, branch, message, stop - 1, time, text)
+    return after, paginate(connection, branch, message, stop - 1, time, text)
 
 
 def _size(connection: Connection, row: ContextRow) -> int:
@@ -54,8 +54,9 @@ def _sources(connection: Connection, row: ContextRow, start: int, stop: int) -> 
 def _insert(connection: Connection, branch: int, start: int, stop: int, text: str, time: float, labels: set[str]) -> int:
     """Write the row; its id."""
     insert = """
-        INSERT INTO messages (branch, seq, role, time, tokens, tokenizer, all_tokens, all_bytes, labels, source_start, source_stop, digest, text)
-        SELECT :branch, min(0, coalesce(min(seq), 0)) - 1, 'assistant', :time, 0, '', 0, 0, :labels, :start, :stop, :digest, :text
+        INSERT INTO messages (branch, seq, role, time, tokens, tokenizer, all_tokens, all_bytes, digest,
+            labels, source_start, source_stop, text)
+        SELECT :branch, min(0, coalesce(min(seq), 0)) - 1, 'assistant', :time, 0, '', 0, 0, :digest, :labels, :start, :stop, :text
         FROM messages WHERE branch = :branch RETURNING id"""
     values = {
         "branch": branch,

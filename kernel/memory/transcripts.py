@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
-from kernos.syscalls.model import Role
+from kernos.syscalls.model import Message, Role
 
 from ..core.quotas import Payers
 from ..limits import CONTEXT_BYTES
@@ -48,6 +48,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
     tokenizer: str
     labels: tuple[str, ...]
     calls: bytes
+
+    @property
+    def said(self) -> Message:
+        """As callers see it."""
+        return Message(self.role, self.text, list(self.labels), self.calls.decode())
 
 
 class ContextRow(msgspec.Struct, frozen=True):

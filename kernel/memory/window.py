@@ -90,7 +90,7 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     return gone, made
 
 
-def cut(connection: Connection, branch: int, message: int, seq: int, time: float, text: str) -> Made:
+def paginate(connection: Connection, branch: int, message: int, seq: int, time: float, text: str) -> Made:
     """Make the pages of a message, which is found in its branch as number `seq`."""
     insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
     made = []
@@ -175,7 +175,7 @@ def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[in
 
 def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, limit: int = -1) -> Made:
     """Pages for messages; one that has left another context before, or was searched for, has its pages already."""
-    return [page for found in _unpaged(connection, row, start, stop, limit) for page in cut(connection, *found)]
+    return [page for found in _unpaged(connection, row, start, stop, limit) for page in paginate(connection, *found)]
 
 
 def _unpaged(connection: Connection, row: ContextRow, start: int, stop: int, limit: int) -> list[tuple[int, int, int, float, str]]:

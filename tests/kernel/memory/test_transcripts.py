@@ -294,7 +294,9 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
                 with pytest.raises(NotFoundError):
                     history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW)
                 return
-            model[history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW).id] = Copy(who, [*copy.texts], {**copy.summaries})
+            model[history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW).id] = Copy(
+                who, [*copy.texts], {**copy.summaries}
+            )
         case "rollback":
             history.rollback(connection, copy.owner, id_, length, NOW)
             del copy.texts[length:]
