@@ -5,7 +5,6 @@ are back (they watch again, have written of the last message, or have ended), an
 where nobody watches, or whoever was told is still busy with it when the deadline has passed, nothing waits at all.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -112,7 +111,7 @@ class Notices(Generic[W, T]):
         notice = self.given.pop(id_, None)
         return notice.waiting if notice is not None else []
 
-    def delete(self, id_: str) -> Iterable[W]:
+    def delete(self, id_: str) -> list[W]:
         """A context is gone; those who wait for notice of it."""
         return [watcher.reader for watcher in self.watching.pop(id_, [])]
 

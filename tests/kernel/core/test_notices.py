@@ -92,7 +92,6 @@ def test_a_context_that_went_back_or_is_gone_is_forgotten() -> None:
     assert notices.forget(CHAT) == ["turn"]
     assert notices.until(CHAT) == 0
     assert notices.delete(CHAT) == [2]
-    assert notices.delete(CHAT) == notices.forget(CHAT) == []
     assert notices == Notices()
 
 
