@@ -153,7 +153,10 @@ class RecalledPages(msgspec.Struct, frozen=True):
 
 
 class PromptPart(msgspec.Struct, frozen=True):
-    """A part of a prompt, and why it is there. `message` is its number in the context; new ones have none yet."""
+    """A part of a prompt, and why it is there.
+
+    `message` is its number in the context, for a summary that of the first it is about; new ones have none yet.
+    """
 
     why: Literal["resident", "pinned", "recalled", "new"]
     role: Role

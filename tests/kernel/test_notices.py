@@ -264,6 +264,17 @@ class TestSummaries:
         others = agent.call(Recall(context=told, query="x", limit=9)).pages
         assert [page.message for page in others if page.source is None] != []
 
+    def test_they_are_embedded_and_found_by_meaning(self, agent: App, told: str) -> None:
+        world = agent.world
+        world.system.embedder.start()
+        world.system.registry.need("tiny-encoder", "encoder")
+        world.loaded("tiny-encoder")
+        world.embed()
+        sent = agent.send(Recall(context=told, query="Tulips", limit=1))
+        world.embed()
+        (page,) = sent.result().pages
+        assert (page.source, page.points.meaning > 1) == (Source(1, 3), True)
+
     def test_they_are_marked_in_what_the_model_sees(self, agent: App, told: str) -> None:
         sent = ask(agent, told, "tulips?")
         finish(agent, sent)
