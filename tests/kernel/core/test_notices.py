@@ -102,7 +102,7 @@ STEPS = st.tuples(st.sampled_from(["watch", "give", "back", "ended", "wait", "pa
 class Story:
     """Three agents, one context and a clock; `step` does something and looks whether all is as promised."""
 
-    notices: Notices[int, int] = field(default_factory=Notices)
+    notices: Notices[int, int] = field(default_factory=Notices[int, int])
     now: float = 0.0
     heard: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     """Up to which message an agent, while it lives, was told."""
