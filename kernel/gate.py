@@ -127,8 +127,12 @@ class Gate:
             request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
         ticket = Ticket(self, client, header.id, row, call, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
-        if request is None or not self._repeated(ticket, request):
-            self._carry_out(ticket, call)
+        if request is not None and self._repeated(ticket, request):
+            return
+        if process is not None and row.call in OUTFLOWS:
+            self._let_out(ticket, call)
+        else:
+            self._dispatch(ticket, call)
 
     def _judge(self, client: Client, header: RequestHeader, row: Row, call: Call[Any]) -> tuple[Process | None, list[str]]:
         """For which agent a call is made, and what the policy was asked about it; raises if it is not to be carried out."""
@@ -168,21 +172,20 @@ class Gate:
             process.calls += 1
             self.system.agents.count(process)
 
-    def _carry_out(self, ticket: Ticket, call: Call[Any], *, new: bool = False) -> None:
-        """Hand a call to its handler, if what its agent carries may go where the call takes it.
+    def _let_out(self, ticket: Ticket, call: Call[Any], *, new: bool = False) -> None:
+        """Dispatch a call that takes something away, if what its agent carries may go there.
 
         One that takes somebody's consent, and carries a key, may have been carried out already, by a kernel before this one: unless it is
         known to be `new` the database is asked first, as nobody shall be asked to consent to what will not be done.
         """
         flows = self.system.flows
         try:
-            if ticket.process is not None and ticket.row.call in OUTFLOWS:
-                needed = flows.check(ticket.process, call)
-                if needed and ticket.request is not None and not new:
-                    self.system.storage.fetch(ticket, lambda _: None, lambda _: self._carry_out(ticket, call, new=True))
-                    self._park(ticket)
-                    return
-                flows.use_consents(ticket.process, needed, call)
+            needed = flows.check(ticket.agent, call)
+            if needed and ticket.request is not None and not new:
+                self.system.storage.fetch(ticket, lambda _: None, lambda _: self._let_out(ticket, call, new=True))
+                self._park(ticket)
+                return
+            flows.use_consents(ticket.agent, needed, call)
         except KernosError as error:
             self._turn_back(ticket, error)
         else:
