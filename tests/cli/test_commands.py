@@ -1,6 +1,7 @@
 """Every command: its help, its exit codes, its JSON."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,6 @@ import msgspec
 import pytest
 from click.testing import Result
 
-from kernos.apps.cli import approvals as approvals_module
 from kernos.apps.cli.__main__ import main
 from kernos.syscalls import Call, Done
 from kernos.syscalls.errors import BusyError, DeniedError
@@ -201,7 +201,7 @@ def test_following_approvals_prints_each_once_and_its_decision(shell: Shell, ker
             raise KeyboardInterrupt from None
 
     kernel.answers[ListApprovals] = Approvals([])
-    monkeypatch.setattr(approvals_module.time, "sleep", look)
+    monkeypatch.setattr(time, "sleep", look)
     result = shell("approvals", "--follow")
     assert result.exit_code == 130
     told = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("ab12")]
