@@ -27,7 +27,7 @@ from .reader import Reader
 from .report import write_report
 from .screens import JsonScreen, Screen
 from .sources import listen, read_source, replay, watch
-from .state import State, keep_state, load_state
+from .state import Keeper, State
 
 APP: Final = "finance_monitor"
 ARCHIVE: Final = Path(__file__).with_name("data") / "archive.jsonl"
@@ -97,7 +97,8 @@ async def _monitor(agent: Agent, arguments: argparse.Namespace) -> None:
         checked_url(arguments.webhook)
     items, kept = _source(arguments)
     reader = await Reader.open(agent, own_folder(APP) / "heads", Companies.read(arguments.companies))
-    monitor = Monitor(reader, await load_state(agent) if kept else State())
+    keeper, state = await Keeper.open(agent) if kept else (None, State())
+    monitor = Monitor(reader, state)
     publisher, screen = Publisher(agent, arguments.webhook), JsonScreen() if arguments.json else Screen()
     async for batch in items:
         before = monitor.state.today
@@ -105,8 +106,8 @@ async def _monitor(agent: Agent, arguments: argparse.Namespace) -> None:
         screen.show(taken)
         for alert in taken.alerts:  # told first and kept then: after a crash twice rather than never
             await publisher.publish(alert)
-        if kept:
-            await keep_state(agent, monitor.state)
+        if keeper:
+            await keeper.keep(monitor.state)
         if before and before != monitor.state.today:
             screen.say(f"report: {write_report(monitor.state, before, own_folder(APP) / 'reports')}")
     if monitor.state.today:

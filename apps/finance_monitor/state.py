@@ -5,19 +5,21 @@ Written whole after every batch: a monitor that is killed goes on from the last 
 
 import hashlib
 import zlib
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from kernos.agents import Agent
-from kernos.syscalls.errors import NotFoundError
-from kernos.syscalls.store import GetFile, PutFile
+from kernos.syscalls.store import DeleteFile, GetFile, ListFiles, PutFile
 
 from .alerts import Alert
 from .items import Item, Reading
 from .shock import Shock
 
-PATH: Final = "finance_monitor/state"
+FOLDER: Final = "finance_monitor/state/"
+
+VERSIONS: Final = 64
+"""Of a file, before the next is begun: at most 32 MiB."""
 
 DAYS_KEPT: Final = 60
 """Of counts; a report shows so many."""
@@ -81,15 +83,37 @@ def hash_of(item: Item) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-async def load_state(agent: Agent) -> State:
-    """What was kept, or a state that knows nothing."""
-    try:
-        data = (await agent.call(GetFile(path=PATH))).data
-    except NotFoundError:
-        return State()
-    return msgspec.msgpack.decode(zlib.decompress(data), type=State)
+class Keeper:
+    """Writes states into files of the store, one after the other.
+
+    The store keeps every version of a file, and they count; so after `VERSIONS` the next file is begun and this one deleted.
+    """
+
+    def __init__(self, agent: Agent, path: str | None) -> None:
+        self._agent = agent
+        self._path = path
+
+    @classmethod
+    async def open(cls, agent: Agent) -> "tuple[Self, State]":
+        """A keeper and what was kept last, or a state that knows nothing."""
+        files = (await agent.call(ListFiles(prefix=FOLDER))).files
+        if not files:
+            return cls(agent, None), State()
+        path = files[-1].path  # of two, the later one: the other could not be deleted any more
+        data = (await agent.call(GetFile(path=path))).data
+        return cls(agent, path), msgspec.msgpack.decode(zlib.decompress(data), type=State)
+
+    async def keep(self, state: State) -> None:
+        """Keep a state, labelled as text of others."""
+        path = self._path or _path(1)
+        data = zlib.compress(msgspec.msgpack.encode(state))
+        file = await self._agent.call(PutFile(path=path, data=data, labels=["untrusted"]))
+        self._path = path
+        if file.version >= VERSIONS:
+            self._path = _path(int(path.rpartition("/")[2]) + 1)
+            await self._agent.call(PutFile(path=self._path, data=data, labels=["untrusted"]))
+            await self._agent.call(DeleteFile(path=path))
 
 
-async def keep_state(agent: Agent, state: State) -> None:
-    """Keep it, labelled as text of others."""
-    await agent.call(PutFile(path=PATH, data=zlib.compress(msgspec.msgpack.encode(state)), labels=["untrusted"]))
+def _path(number: int) -> str:
+    return f"{FOLDER}{number:012}"  # in the order in which the store lists them

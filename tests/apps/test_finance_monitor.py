@@ -26,7 +26,7 @@ from kernos.apps.finance_monitor.items import Item
 from kernos.apps.finance_monitor.monitor import Monitor, Taken
 from kernos.apps.finance_monitor.reader import Reader
 from kernos.apps.finance_monitor.report import render_report
-from kernos.apps.finance_monitor.state import PATH, State, keep_state, load_state
+from kernos.apps.finance_monitor.state import FOLDER, VERSIONS, Keeper, State
 from kernos.syscalls.message import Mail
 from kernos.syscalls.model import Embed
 from tests.apps.finance_news import NEWS, item, make_kernel, sentence, write_examples
@@ -201,15 +201,29 @@ def test_a_monitor_goes_on_from_what_was_kept(tmp_path: Path) -> None:
         whole = await opened(agent, tmp_path)
         await taken(whole, SHOCKED)
         for at in range(0, len(SHOCKED), 30):
-            monitor = await opened(agent, tmp_path, await load_state(agent))
+            keeper, state = await Keeper.open(agent)
+            monitor = await opened(agent, tmp_path, state)
             assert not (await monitor.take(SHOCKED[max(0, at - 30) : at])).readings
             await monitor.take(SHOCKED[at : at + 30])
-            await keep_state(agent, monitor.state)
-        assert await load_state(agent) == whole.state
+            await keeper.keep(monitor.state)
+        assert (await Keeper.open(agent))[1] == whole.state
 
+    run(make_kernel(), body)
+
+
+def test_a_state_that_is_kept_often_takes_the_room_of_some() -> None:
     fake = make_kernel()
+
+    async def body(agent: Agent) -> None:
+        for day in range(2 * VERSIONS + 3):
+            keeper, _ = await Keeper.open(agent)
+            await keeper.keep(State(today=f"day {day}"))
+        assert (await Keeper.open(agent))[1].today == f"day {2 * VERSIONS + 2}"
+
     run(fake, body)
-    assert [path for _, path in fake.world.files] == [PATH]
+    [(_, path)] = fake.world.files
+    assert path.startswith(FOLDER)
+    assert next(iter(fake.world.files.values())).file.version < VERSIONS
 
 
 def test_duplicates_are_read_once(tmp_path: Path) -> None:
