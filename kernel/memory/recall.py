@@ -75,10 +75,9 @@ class Memory:
             row = find(connection, actor, id_, "read")
             pinned = set() if whole else set(window.pins(connection, row))
             ranked = self._reach(connection, row, whole=whole).rank(connection, question, vector)
-        for points in ranked:  # of numbers that are nobody else's: the lock need not be held
-            found = _page(connection, id_, points)
-            if found is not None and found.seq not in pinned:
-                yield found
+        for points, page in window.told(connection, ranked):  # of numbers that are nobody else's: the lock need not be held
+            if page.seq not in pinned:
+                yield Found(id_, page.seq, page.role, page.text, page.time, page.labels, points)
 
     def search(
         self, connection: Connection, actor: str, owner: str, prefix: str, keys: Collection[int], query: str, vector: Vector
@@ -134,7 +133,9 @@ def shelf_of(connection: Connection, branch: int, model: str, dim: int) -> Shelf
     rows = window.vectors_of(connection, branch, model)
     pages = np.repeat(np.array([page for page, _ in rows], np.int64), [len(vectors) // (2 * dim) for _, vectors in rows])
     vectors = np.frombuffer(b"".join(vectors for _, vectors in rows), np.float16).reshape(len(pages), dim)
-    return Shelf.of(keywords.entries(connection, branch), pages, vectors)
+    shelf = Shelf.of(keywords.entries(connection, branch), pages, vectors)
+    shelf.learn(connection, branch)
+    return shelf
 
 
 def matching(
@@ -177,14 +178,3 @@ def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: 
 
 
 _MISSES = 8
-
-
-def _page(connection: Connection, id_: str, points: Recalled) -> Found | None:
-    query = """
-        SELECT seq, role, substr(text, start + 1, stop - start), time, coalesce(labels, '[]')
-        FROM pages JOIN messages ON messages.id = message WHERE pages.id = ?"""
-    found = connection.execute(query, (points.page,)).fetchone()
-    if found is None:
-        return None
-    seq, role, text, time, labels = found
-    return Found(id_, seq, role, text, time, labels, points)
