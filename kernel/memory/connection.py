@@ -51,7 +51,7 @@ def connect(path: Path, key: bytes, mode: str) -> Connection:
 def verify(connection: Connection) -> list[str]:
     """Everything that is wrong with the pages of a database whose log is empty; a page that was changed raises an error of SQLite.
 
-    Reads all that holds something, and SQLCipher checks what is read: to have it read all pages by itself first would take half as long again.
+    Reads all that holds something, and SQLCipher checks what is read. To let it check all pages first takes half as long again.
     """
     return [str(row[0]) for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
 

@@ -18,7 +18,7 @@ before it, lower at every size and blind to questions asked in other words in a 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import regex
@@ -157,7 +157,7 @@ class Reach:
         """One for each page that holds a term, else zero."""
         held = {branch: shelf.holders(connection, branch, term) for branch, shelf in self._shelves.items()}
         found = [held[part.branch][part.begin : part.end] for part in self._parts]
-        return np.concatenate([np.empty(0, np.float32), *found])
+        return np.concatenate([np.empty(0, np.bool_), *found]).astype(np.float32)
 
     def _authors(self) -> dict[str, Floats]:
         """Who begins many of the pages with a name, and which (one or zero for each page)."""
@@ -176,7 +176,7 @@ class Reach:
         return np.maximum.reduce(said) if said else np.zeros(len(self.pages), np.float32)
 
 
-def descending(points: Floats, among: NDArray[np.intp]) -> Iterator[int]:
+def descending(points: NDArray[np.floating[Any]], among: NDArray[np.intp]) -> Iterator[int]:
     """Of these places those with most points first, equal ones in order.
 
     The best are found and sorted first, as the others are hardly ever asked for: to sort 10,000 takes a millisecond.

@@ -41,12 +41,12 @@ class Places(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[tuple[int, int, int, int]]) -> "Places":
         """Columns of rows."""
-        columns = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return cls(*(np.array(column, kind) for column, kind in zip(columns, _KINDS, strict=True)))
+        page, seq, length, author = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return cls(np.array(page, np.int64), np.array(seq, np.int32), np.array(length, np.int32), np.array(author, np.int16))
 
     def choose(self, which: Any) -> "Places":
         """Those that a slice, a mask or an array of places names."""
-        return Places(*(column[which] for column in self))
+        return Places(self.page[which], self.seq[which], self.length[which], self.author[which])
 
     @property
     def nbytes(self) -> int:
@@ -54,12 +54,15 @@ class Places(NamedTuple):
         return sum(column.nbytes for column in self)
 
 
-_KINDS: Final = (np.int64, np.int32, np.int32, np.int16)
-
-
 def joined(parts: Sequence[Places]) -> Places:
     """Places one behind the other."""
-    return Places(*map(np.concatenate, zip(Places.of([]), *parts, strict=True)))
+    every = [Places.of([]), *parts]
+    return Places(
+        np.concatenate([part.page for part in every]),
+        np.concatenate([part.seq for part in every]),
+        np.concatenate([part.length for part in every]),
+        np.concatenate([part.author for part in every]),
+    )
 
 
 @dataclass
