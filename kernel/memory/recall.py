@@ -11,17 +11,18 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kernos.syscalls.context import Source
 from kernos.syscalls.model import Role
 
 from . import filestore, keywords, library, window
-from .branches import spans
+from .branches import reach
 from .connection import Connection
 from .keywords import Entry
 from .library import Change, Passage
 from .ranking import Reach, Recalled
 from .shelves import Shelf, Shelves
 from .transcripts import ContextRow, find
-from .window import Made
+from .window import Made, PageText
 
 Vector = NDArray[np.float32] | None
 
@@ -36,6 +37,8 @@ class Found(NamedTuple):
     time: float
     labels: str
     points: Recalled
+    source: Source | None = None
+    """Of a summary, whose `seq` is the first of them."""
 
 
 class Ranked(Protocol):
@@ -77,7 +80,7 @@ class Memory:
             ranked = self._reach(connection, row, whole=whole).rank(connection, question, vector)
         for points, page in window.told(connection, ranked):  # of numbers that are nobody else's: the lock need not be held
             if page.seq not in pinned:
-                yield Found(id_, page.seq, page.role, page.text, page.time, page.labels, points)
+                yield _found(id_, page, points)
 
     def search(
         self, connection: Connection, actor: str, owner: str, prefix: str, keys: Collection[int], query: str, vector: Vector
@@ -122,7 +125,7 @@ class Memory:
 
     def _reach(self, connection: Connection, row: ContextRow, *, whole: bool = False) -> Reach:
         self._connection = connection
-        return Reach(self._shelves, spans(connection, row.branch, 0, row.length if whole else row.resident))
+        return Reach(self._shelves, reach(connection, row.branch, row.length if whole else row.resident))
 
     def _load(self, branch: int) -> Shelf:
         return shelf_of(self._connection, branch, self.model, self._dim)
@@ -178,3 +181,8 @@ def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: 
 
 
 _MISSES = 8
+
+
+def _found(id_: str, page: PageText, points: Recalled) -> Found:
+    source = None if page.source_start is None or page.source_stop is None else Source(page.source_start, page.source_stop)
+    return Found(id_, source.start if source else page.seq, page.role, page.text, page.time, page.labels, points, source)

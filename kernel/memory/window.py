@@ -54,7 +54,7 @@ class Unembedded(msgspec.Struct, frozen=True):
 
 
 class PageText(NamedTuple):
-    """What a page says, and which part of which message it is."""
+    """What a page says, and which part of which message it is; the sources are those of a summary."""
 
     seq: int
     role: Role
@@ -62,6 +62,8 @@ class PageText(NamedTuple):
     text: str
     time: float
     labels: str
+    source_start: int | None
+    source_stop: int | None
 
 
 class MessageState(msgspec.Struct, frozen=True):
@@ -104,6 +106,16 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     gone = by_key(connection, row.key)
     note(connection, gone, actor, "page_out", now, before=row.length, start=row.resident, stop=until)
     return gone, made
+
+
+def paginate(connection: Connection, branch: int, message: int, seq: int, time: float, text: str) -> Made:
+    """Make the pages of a message, which is found in its branch as number `seq`."""
+    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
+    made = []
+    for start, stop in pairwise(cuts(text, PAGE_CHARACTERS)):
+        page = connection.execute(insert, (message, start, stop)).fetchone()[0]
+        made.append((branch, keywords.add(connection, branch, page, seq, text[start:stop], time)))
+    return made
 
 
 def unpaged(connection: Connection, owner: str) -> bool:
@@ -155,7 +167,7 @@ def pages(connection: Connection, actor: str, id_: str, start: int = 0, stop: in
 def told(connection: Connection, ranked: Iterator[Recalled]) -> Iterator[tuple[Recalled, PageText]]:
     """What pages say, in the order given; those that are gone are passed over. Read as they are asked for, ever more at a time."""
     query = """
-        SELECT pages.id, seq, role, start, substr(text, start + 1, stop - start), time, coalesce(labels, '[]')
+        SELECT pages.id, seq, role, start, substr(text, start + 1, stop - start), time, coalesce(labels, '[]'), source_start, source_stop
         FROM json_each(?) JOIN pages ON pages.id = value JOIN messages ON messages.id = message"""
     size = 1  # the best may be all that is wanted: of many contexts that are searched together most give none
     while some := list(islice(ranked, size)):
@@ -194,13 +206,7 @@ def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[in
 
 def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, limit: int = -1) -> Made:
     """Pages for messages; one that has left another context before, or was searched for, has its pages already."""
-    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
-    made = []
-    for branch, message, seq, time, text in _unpaged(connection, row, start, stop, limit):
-        for begin, end in pairwise(cuts(text, PAGE_CHARACTERS)):
-            page = connection.execute(insert, (message, begin, end)).fetchone()[0]
-            made.append((branch, keywords.add(connection, branch, page, seq, text[begin:end], time)))
-    return made
+    return [page for found in _unpaged(connection, row, start, stop, limit) for page in paginate(connection, *found)]
 
 
 def _unpaged(connection: Connection, row: ContextRow, start: int, stop: int, limit: int) -> list[tuple[int, int, int, float, str]]:
