@@ -180,7 +180,8 @@ def fitting(found: Iterator[R], tokens: Callable[[R], int], budget: int, limit: 
         yield page, size
 
 
-_MISSES = 8
+_MISSES = 4
+"""Pages too large for what is left before no more are read: on LoCoMo 16 found no evidence that 4 did not."""
 
 
 def _found(id_: str, page: PageText, points: Recalled) -> Found:

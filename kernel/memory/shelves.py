@@ -56,6 +56,8 @@ class Places(NamedTuple):
 
 def joined(parts: Sequence[Places]) -> Places:
     """Places one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
     every = [Places.of([]), *parts]
     return Places(
         np.concatenate([part.page for part in every]),

@@ -121,12 +121,12 @@ class VectorIndex:
         pages, scores = self._search(query)
         if len(self._waiting):
             pages = np.concatenate([pages, self._waiting_pages])
-            scores = np.concatenate([scores, _plain(self._waiting) @ query])
+            scores = np.concatenate([scores, _products(self._waiting, query)])
         complete = len(pages) == len(self)
         pages, scores = _nearest(pages, scores)
         if complete:
             return Similarities(pages, scores, Moments.of(scores, len(pages)), complete)
-        usual = _nearest(self._sample_pages, _plain(self._sample) @ query)[1]
+        usual = _nearest(self._sample_pages, _products(self._sample, query))[1]
         return Similarities(pages, scores, Moments.of(usual, len(self) * len(usual) // len(self._sample)), complete)
 
     def _search(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -156,7 +156,7 @@ class VectorIndex:
         self._sample, self._sample_pages = codes[chosen], pages[chosen]
 
     def _merge_into_lists(self) -> None:
-        new = _plain(self._waiting) * _ONE
+        new = self._waiting.astype(np.float32) - _ZERO
         if self._index is None:
             self._index = _lists(new)
             self._draw(self._waiting_pages, self._waiting)  # of all there are: lists cannot be read by place later
@@ -188,9 +188,9 @@ def _coded(vectors: Vectors) -> Codes:
     return codes
 
 
-def _plain(codes: Codes) -> NDArray[np.float32]:
-    """Vectors from what is held of them."""
-    return (codes - _ZERO) / _ONE
+def _products(codes: Codes, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner products of vectors with a query."""
+    return (codes.astype(np.float32) @ query - _ZERO * query.sum()) / _ONE
 
 
 def _flat(codes: Codes) -> Any:
