@@ -190,7 +190,8 @@ def _coded(vectors: Vectors) -> Codes:
 
 def _products(codes: Codes, query: NDArray[np.float32]) -> NDArray[np.float32]:
     """Inner products of vectors with a query."""
-    return (codes.astype(np.float32) @ query - _ZERO * query.sum()) / _ONE
+    products: NDArray[np.float32] = (codes.astype(np.float32) @ query - _ZERO * query.sum()) / _ONE
+    return products
 
 
 def _flat(codes: Codes) -> Any:
