@@ -1,0 +1,159 @@
+"""The bundled apps as a user meets them: the commands of their READMEs, the rights that they use, and what a crash of one does.
+
+Every app is started by `kernos run`, as a process of its own that is confined to what it needs, on a kernel of this module. By default the
+first commands of each README are tried; `KERNOS_PROVE=1` tries all of them, and then looks whether each app needs each line of its policy.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import kernos.apps
+from benchmarks.kernel import RunningKernel, booted
+from benchmarks.public import data_folder
+from kernos.apps.cli.launcher import apps
+from kernos.syscalls import Kernel
+from kernos.syscalls.policy import SuggestPolicy
+from kernos.syscalls.process import ListProcesses
+
+PROVE = bool(os.environ.get("KERNOS_PROVE"))
+FOLDER = Path(kernos.apps.__path__[0])
+APPS = apps()
+
+FILES = {
+    "QUESTIONS": ("questions.csv", "customer,text\nana,When are your stores open?\nben,Please refund my order F-1043\n"),
+    "ENTRIES": ("entries.csv", "id,topic,question,answer\nopen-1,stores,When are your stores open?,We are open from 10 to 7.\n"),
+    "ORDERS": ("orders.csv", "order,customer,items,status\nF-1043,ben,a lamp,cancelled\n"),
+    "EXAMPLES": ("examples.csv", "text,intent\nwhere is it,order_status\nis it here,order_status\npay me back,refund\nmoney back,refund\n"),
+}
+"""What the variables in a README stand for."""
+
+
+@pytest.fixture(scope="module")
+def own(models: Path) -> Iterator[RunningKernel]:
+    with booted(config='audit = "all"\n') as running:
+        yield running
+
+
+def commands(app: str) -> list[str]:
+    """What the README tells a user to type."""
+    blocks = re.findall(r"```console\n(.*?)```", (FOLDER / app / "README.md").read_text("utf-8"), re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+
+
+def typed(kernel: RunningKernel, folder: Path, line: str) -> list[str]:
+    """A command as it is run, with files in the place of variables."""
+    words = []
+    for word in shlex.split(line):
+        if word == "$DATA":
+            words.append(str(data_folder()))
+        elif word.startswith("$"):
+            name, text = FILES[word[1:]]
+            (folder / name).write_text(text)
+            words.append(str(folder / name))
+        else:
+            words.append(word)
+    return [sys.executable, "-m", "kernos.apps.cli", *words[1:]]
+
+
+def environment(kernel: RunningKernel) -> dict[str, str]:
+    return os.environ | {"KERNOS_HOME": str(kernel.where.config.parent), "KERNOS_MODELS": str(kernel.where.models)}
+
+
+def run(kernel: RunningKernel, folder: Path, line: str) -> "subprocess.CompletedProcess[str]":
+    command = typed(kernel, folder, line)
+    return subprocess.run(command, env=environment(kernel), cwd=folder, input="", capture_output=True, text=True, timeout=900)
+
+
+def tried(app: str) -> list[str]:
+    """All commands of a README, or those of one app that suffice to use all of its rights."""
+    enough = {"customer_service": ("--script $QUESTIONS\n", "--humans\n")}
+    return [line for line in commands(app) if PROVE or f"{line}\n".endswith(enough.get(app, ()))]
+
+
+@pytest.mark.parametrize(("app", "line"), [(app, line) for app in APPS for line in tried(app)])
+def test_what_a_readme_tells_a_user_to_type_works(app: str, line: str, own: RunningKernel, tmp_path: Path) -> None:
+    if "$DATA" in line and not data_folder().exists():
+        pytest.skip(f"There is no {data_folder()} with the public sets; KERNOS_DATA names another.")
+    done = run(own, tmp_path, line)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_app_that_ships_has_commands_in_its_readme() -> None:
+    assert [app for app in APPS if not commands(app)] == []
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if tried(app)])
+def test_an_app_needs_every_line_of_its_policy_and_no_other(app: str, own: RunningKernel) -> None:
+    """By the law's own record of what the commands above asked for."""
+    with own.connect() as admin:
+        suggested = admin.call(SuggestPolicy(subject=f"app:{app}"))
+    assert suggested.lines, "it was not run"
+    assert suggested.unused == []
+    assert suggested.denied == []
+
+
+def test_an_app_that_is_killed_comes_back_with_its_state_and_nobody_else_notices(own: RunningKernel) -> None:
+    with (
+        own.connect() as admin,
+        started(own, "customer_service --customer eve") as app,
+        started(own, "customer_service --customer tom") as other,
+    ):
+        say(other, "Where is my order F-1043?")
+        wait_for(other, "There is no order F-1043 of yours.")
+        say(app, "Where is my order F-1042?")
+        wait_for(app, "There is no order F-1042 of yours.")
+        before = agents(admin)
+        os.kill(child_of(app), signal.SIGKILL)
+        wait_for(app, "Welcome back, eve! Last time you asked: “Where is my order F-1042?”")
+        after = agents(admin)
+        assert {pid for pid, user in before.items() if user == "user:tom"} == {pid for pid, user in after.items() if user == "user:tom"}
+        assert not {pid for pid, user in before.items() if user == "user:eve"} & after.keys()
+        say(other, "And where is F-1045?")
+        wait_for(other, "There is no order F-1045 of yours.")
+
+
+def agents(admin: Kernel) -> dict[int, str | None]:
+    """The living agents of apps, and for whom they act."""
+    rows = admin.call(ListProcesses(scope="all")).processes
+    return {row.pid: row.user for row in rows if row.principal.startswith("app:") and row.state != "exited"}
+
+
+def child_of(launcher: "subprocess.Popen[str]") -> int:
+    """The process of an app."""
+    (child,) = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text("ascii").split()
+    return int(child)
+
+
+@contextmanager
+def started(kernel: RunningKernel, line: str) -> "Iterator[subprocess.Popen[str]]":
+    """An app under its launcher, until the end of its input."""
+    command = [sys.executable, "-m", "kernos.apps.cli", "run", *line.split()]
+    with subprocess.Popen(command, env=environment(kernel), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # the launcher passes it on
+
+
+def say(app: "subprocess.Popen[str]", text: str) -> None:
+    assert app.stdin is not None
+    print(text, file=app.stdin, flush=True)
+
+
+def wait_for(app: "subprocess.Popen[str]", text: str) -> None:
+    """Read what an app prints until it has said something."""
+    assert app.stdout is not None
+    said = ""
+    while text not in said:
+        piece = app.stdout.read(1)
+        assert piece, f"it ended after {said!r}"
+        said += piece
