@@ -188,7 +188,7 @@ class Installed(msgspec.Struct, frozen=True):
     generation: int
     hash: Hash
     changed: int
-    """Decisions that are other than before."""
+    """Decisions and flows that are other than before."""
 
 
 class Generation(msgspec.Struct, frozen=True):

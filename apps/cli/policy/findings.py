@@ -1,5 +1,6 @@
 """How findings and changed decisions look."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,7 +29,11 @@ def print_changes(found: Review | Differences) -> None:
     for change in found.changes:
         sign, colour = ("+", "green") if change.allowed else ("-", "red")
         click.secho(f"{sign} {change.subject} may {'' if change.allowed else 'no longer '}{change.action} {change.object}", fg=colour)
+    told = {(flow.label, flow.place, flow.before, flow.after) for flow in found.flows}
     for flow in found.flows:
+        plain = re.sub(r"^privileged/", "tool/", flow.place)
+        if plain != flow.place and (flow.label, plain, flow.before, flow.after) in told:
+            continue  # a tool is told once, if being privileged makes no difference
         click.secho(f"{'+' if flow.wider else '-'} {_flow(flow)}", fg="green" if flow.wider else "red")
     if found.left_out:
         click.echo(f"and {found.left_out} more")
