@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from benchmarks.kernel import RunningKernel, booted
 from benchmarks.public import data_folder
 from kernos.apps.cli.launcher import apps
 from kernos.syscalls import Kernel
+from kernos.syscalls.context import OpenContext
 from kernos.syscalls.policy import SuggestPolicy
 from kernos.syscalls.process import ListProcesses
 
@@ -102,29 +103,29 @@ def test_an_app_needs_every_line_of_its_policy_and_no_other(app: str, own: Runni
 
 
 def test_an_app_that_is_killed_comes_back_with_its_state_and_nobody_else_notices(own: RunningKernel) -> None:
-    with (
-        own.connect() as admin,
-        started(own, "customer_service --customer eve") as app,
-        started(own, "customer_service --customer tom") as other,
-    ):
-        say(other, "Where is my order F-1043?")
-        wait_for(other, "There is no order F-1043 of yours.")
+    with ExitStack() as stack:
+        admin = stack.enter_context(own.connect())
+        bystander = stack.enter_context(own.connect(own.enroll("app:bystander"))).spawn("bystander")
+        others = {app: stack.enter_context(started(own, app)) for app in APPS if app != "customer_service"}
+        app = stack.enter_context(started(own, "customer_service --customer eve"))
         say(app, "Where is my order F-1042?")
         wait_for(app, "There is no order F-1042 of yours.")
-        before = agents(admin)
+        while not all(agents(admin, other) for other in others):
+            assert all(process.poll() is None for process in others.values())
+        before = {other: agents(admin, other) for other in (*others, "customer_service", "bystander")}
         os.kill(child_of(app), signal.SIGKILL)
         wait_for(app, "Welcome back, eve! Last time you asked: “Where is my order F-1042?”")
-        after = agents(admin)
-        assert {pid for pid, user in before.items() if user == "user:tom"} == {pid for pid, user in after.items() if user == "user:tom"}
-        assert not {pid for pid, user in before.items() if user == "user:eve"} & after.keys()
-        say(other, "And where is F-1045?")
-        wait_for(other, "There is no order F-1045 of yours.")
+        after = {other: agents(admin, other) for other in before}
+        assert not before.pop("customer_service") & after.pop("customer_service")
+        assert before == after
+        assert all(process.poll() is None for process in others.values())
+        bystander.call(OpenContext(name="still-here"))
 
 
-def agents(admin: Kernel) -> dict[int, str | None]:
-    """The living agents of apps, and for whom they act."""
+def agents(admin: Kernel, app: str) -> set[int]:
+    """The living agents of an app."""
     rows = admin.call(ListProcesses(scope="all")).processes
-    return {row.pid: row.user for row in rows if row.principal.startswith("app:") and row.state != "exited"}
+    return {row.pid for row in rows if row.principal == f"app:{app}" and row.state != "exited"}
 
 
 def child_of(launcher: "subprocess.Popen[str]") -> int:
@@ -137,11 +138,13 @@ def child_of(launcher: "subprocess.Popen[str]") -> int:
 def started(kernel: RunningKernel, line: str) -> "Iterator[subprocess.Popen[str]]":
     """An app under its launcher, until the end of its input."""
     command = [sys.executable, "-m", "kernos.apps.cli", "run", *line.split()]
-    with subprocess.Popen(command, env=environment(kernel), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()  # the launcher passes it on
+    process = subprocess.Popen(command, env=environment(kernel), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    try:
+        yield process
+    finally:
+        process.terminate()  # the launcher passes it on
+        with suppress(BrokenPipeError):
+            process.communicate()
 
 
 def say(app: "subprocess.Popen[str]", text: str) -> None:
