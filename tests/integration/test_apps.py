@@ -22,69 +22,91 @@ from benchmarks.public import data_folder
 from kernos.apps.cli.launcher import apps
 from kernos.syscalls import Kernel
 from kernos.syscalls.context import OpenContext
-from kernos.syscalls.policy import SuggestPolicy
+from kernos.syscalls.policy import ApplyPolicy, FetchPolicy, SuggestPolicy
 from kernos.syscalls.process import ListProcesses
 
 PROVE = bool(os.environ.get("KERNOS_PROVE"))
 FOLDER = Path(kernos.apps.__path__[0])
 APPS = apps()
 
-FILES = {
-    "QUESTIONS": ("questions.csv", "customer,text\nana,When are your stores open?\nben,Please refund my order F-1043\n"),
-    "ENTRIES": ("entries.csv", "id,topic,question,answer\nopen-1,stores,When are your stores open?,We are open from 10 to 7.\n"),
-    "ORDERS": ("orders.csv", "order,customer,items,status\nF-1043,ben,a lamp,cancelled\n"),
-    "EXAMPLES": ("examples.csv", "text,intent\nwhere is it,order_status\nis it here,order_status\npay me back,refund\nmoney back,refund\n"),
+FINANCE_ROWS = "".join(
+    f"Firm {number} {'gains' if number % 2 else 'loses'},2026-03-{number + 1:02},,{'positive' if number % 2 else 'negative'},markets\n"
+    for number in range(20)
+)
+STUDY = '{{"question": "Does it help?", "context": "It was tried.", "label": "{0}", "long_answer": "The answer is {0}."}}\n'
+DATA = str(data_folder())
+STANDS_FOR: dict[str, dict[str, str | tuple[str, str]]] = {
+    "customer_service": {
+        "$QUESTIONS": ("questions.csv", "customer,text\nana,When are your stores open?\nben,Please refund my order F-1043\n"),
+        "$ENTRIES": ("entries.csv", "id,topic,question,answer\nopen-1,stores,When are your stores open?,We are open from 10 to 7.\n"),
+        "$ORDERS": ("orders.csv", "order,customer,items,status\nF-1043,ben,a lamp,cancelled\n"),
+        "$EXAMPLES": ("examples.csv", "text,intent\nwhere is it,place\nis it here,place\npay me back,money\nmoney back,money\n"),
+        "$DATA": DATA,
+    },
+    "finance_monitor": {
+        "FILE": ("news.csv", "title,published,text,sentiment,topic\n" + FINANCE_ROWS),
+        "FOLDER": DATA,
+        "URL": "http://127.0.0.1:80/",
+    },
+    "medical_qa": {
+        "questions.csv": ("questions.csv", "question\nWhat is an aura?\n"),
+        "note.txt": ("note.txt", "Problems: hypertension.\nMedication: ramipril 5 mg once daily by mouth.\nPotassium 6.1 mmol/l.\n"),
+        "studies.jsonl": ("studies.jsonl", "".join(map(STUDY.format, ("yes", "no", "maybe") * 6))),
+        "FILE": ("library.csv", "id,title,text\naura-1,Aura,An aura is a warning sign before a migraine attack.\n"),
+        "DIR": DATA,
+    },
 }
-"""What the variables in a README stand for."""
+"""What names in the READMEs stand for: a file with its text, or something else."""
 
 
 @pytest.fixture(scope="module")
 def own(models: Path) -> Iterator[RunningKernel]:
-    with booted(config='audit = "all"\n') as running:
+    with booted(config='audit = "all"\n') as running, running.connect() as admin:
+        files = admin.call(FetchPolicy()).files | {
+            "roles.d/80-clinicians.csv": b"g, user:carla, role:clinician\ng, user:dan, role:clinician\n# end\n"
+        }
+        admin.call(ApplyPolicy(files=files, reason="those who read records in the README of medical_qa"))
         yield running
 
 
 def commands(app: str) -> list[str]:
-    """What the README tells a user to type."""
-    blocks = re.findall(r"```console\n(.*?)```", (FOLDER / app / "README.md").read_text("utf-8"), re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    """What the README tells a user to type, without remarks and redirections."""
+    page = (FOLDER / app / "README.md").read_text("utf-8")
+    return re.findall(r"^(?:\$ |    (?:\w+ \| )?)(kernos run .*?)(?: +# .*| > .*)?$", page, re.MULTILINE)
 
 
-def typed(kernel: RunningKernel, folder: Path, line: str) -> list[str]:
-    """A command as it is run, with files in the place of variables."""
+def typed(app: str, folder: Path, line: str) -> list[str]:
+    """A command as it is run, with files in the place of names."""
     words = []
-    for word in shlex.split(line):
-        if word == "$DATA":
-            words.append(str(data_folder()))
-        elif word.startswith("$"):
-            name, text = FILES[word[1:]]
-            (folder / name).write_text(text)
-            words.append(str(folder / name))
-        else:
-            words.append(word)
-    return [sys.executable, "-m", "kernos.apps.cli", *words[1:]]
+    for word in shlex.split(line)[1:]:
+        meant = STANDS_FOR[app].get(word, word)
+        if isinstance(meant, tuple):
+            (folder / meant[0]).write_text(meant[1])
+            meant = str(folder / meant[0])
+        words.append(meant)
+    return [sys.executable, "-m", "kernos.apps.cli", *words, *(["--quick"] if "evaluate" in words and "--quick" not in words else [])]
 
 
 def environment(kernel: RunningKernel) -> dict[str, str]:
     return os.environ | {"KERNOS_HOME": str(kernel.where.config.parent), "KERNOS_MODELS": str(kernel.where.models)}
 
 
-def run(kernel: RunningKernel, folder: Path, line: str) -> "subprocess.CompletedProcess[str]":
-    command = typed(kernel, folder, line)
+def run(kernel: RunningKernel, app: str, folder: Path, line: str) -> "subprocess.CompletedProcess[str]":
+    command = typed(app, folder, line)
     return subprocess.run(command, env=environment(kernel), cwd=folder, input="", capture_output=True, text=True, timeout=900)
 
 
 def tried(app: str) -> list[str]:
-    """All commands of a README, or those of one app that suffice to use all of its rights."""
-    enough = {"customer_service": ("--script $QUESTIONS\n", "--humans\n")}
-    return [line for line in commands(app) if PROVE or f"{line}\n".endswith(enough.get(app, ()))]
+    """All commands of a README that end by themselves, or the few of one app that use all of its rights."""
+    enough = {"customer_service": ("--orders $ORDERS --script $QUESTIONS", "--humans")}
+    return [line for line in commands(app) if (" --watch " not in line if PROVE else line.endswith(enough.get(app, ())))]
 
 
 @pytest.mark.parametrize(("app", "line"), [(app, line) for app in APPS for line in tried(app)])
 def test_what_a_readme_tells_a_user_to_type_works(app: str, line: str, own: RunningKernel, tmp_path: Path) -> None:
-    if "$DATA" in line and not data_folder().exists():
+    if " evaluate " in line and not data_folder().exists():
         pytest.skip(f"There is no {data_folder()} with the public sets; KERNOS_DATA names another.")
-    done = run(own, tmp_path, line)
+    done = run(own, app, tmp_path, line)
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
