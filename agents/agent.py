@@ -29,7 +29,7 @@ from .schemas import read_answer, schema_of, schema_of_choice
 R = TypeVar("R")
 T = TypeVar("T")
 
-_EMBED_BATCH: Final = 64
+EMBED_BATCH: Final = 64
 """Texts per call: large enough to fill the encoder, small enough that others get their turn in between."""
 
 
@@ -100,9 +100,13 @@ class Agent:
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> "list[memoryview[float]]":
         """A vector of length one per text; by the machine's own encoder unless a model is named."""
-        model = model or await _default(self.kernel, "encoder")
-        batches = [list(texts[start : start + _EMBED_BATCH]) for start in range(0, len(texts), _EMBED_BATCH)]
+        model = model or await self.encoder()
+        batches = [list(texts[start : start + EMBED_BATCH]) for start in range(0, len(texts), EMBED_BATCH)]
         return [row for batch in batches for row in (await self.call(Embed(model=model, texts=batch))).rows()]
+
+    async def encoder(self) -> str:
+        """The machine's own encoder; `NotFoundError` if it has none."""
+        return await _default(self.kernel, "encoder")
 
     async def use(self, tool: ToolFunction[..., Any] | str, arguments: Any, *, timeout: float = 60.0) -> str:
         """Call a tool through the kernel with arguments that make a JSON object; its result is JSON text."""

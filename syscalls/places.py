@@ -43,6 +43,11 @@ class Places:
         """One file per process."""
         return self.state / "logs"
 
+    @property
+    def apps(self) -> Path:
+        """A folder per app, for what it keeps from one run to the next."""
+        return self.state / "apps"
+
     def socket(self, name: str) -> str:
         """The endpoint of a socket in the runtime folder; `UnreachableError` if its path is too long for Unix."""
         path = self.runtime / f"{name}.sock"

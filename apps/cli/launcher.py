@@ -45,9 +45,13 @@ def run(ctx: click.Context, app: str, args: tuple[str, ...]) -> None:
     if app not in (known := apps()):
         raise click.BadParameter(f"there is no app {app!r}. There are: {', '.join(known) or 'none'}.", param_hint="APP")
     ask(Launch(app=app))
-    with tempfile.TemporaryDirectory(prefix=f"kernos-{app}-") as own:
+    where = places()
+    kept = where.apps / app
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"kernos-{app}-") as temporary:
         command = [sys.executable, "-P", "-m", f"kernos.apps.{app}", *args]
-        code = supervise(app, confined(command, needs_of(app), places(), Path(own)), {"TMPDIR": own})
+        environment = {"TMPDIR": temporary, "KERNOS_APP_FOLDER": str(kept)}
+        code = supervise(app, confined(command, needs_of(app), where, kept, Path(temporary)), environment)
     ctx.exit(128 - code if code < 0 else code)
 
 

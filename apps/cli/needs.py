@@ -1,14 +1,15 @@
 """What an app needs of the machine: declared in `needs.toml` in its folder, and all that `kernos run` lets it have.
 
-    read = ["/srv/catalogue"]      # paths it may read; `~` is the home folder of whoever runs it
+    read = ["/srv/catalogue"]      # paths it may read; `~` is the home folder of whoever runs it, `$NAME` a variable that may be unset
     write = ["~/reports"]          # paths it may also change
     connect = [443]                # TCP ports it may connect to
     memory_mb = 2048               # address space
     open_files = 256
     file_mb = 100                  # the largest file it may write
 
-Every field may be left out, and so may the file. Besides, an app has Python and its libraries, its own folder, a temporary folder of its
-own, the files that its arguments name, and the kernel. The folders that hold keys, policies and the kernel's state it never has.
+Every field may be left out, and so may the file. Besides, an app has Python and its libraries, its own folder, a folder for what it keeps
+from one run to the next, a temporary one, the files and folders that its arguments name (to read), and the kernel. The folders that hold
+keys, policies and the kernel's state it never has.
 """
 
 import json
@@ -69,10 +70,10 @@ def needs_of(app: str) -> Needs:
     return Needs()
 
 
-def confined(command: list[str], needs: Needs, where: Places, own: Path) -> list[str]:
-    """The command, made to give up first what is not needed; `own` is its temporary folder."""
+def confined(command: list[str], needs: Needs, where: Places, *own: Path) -> list[str]:
+    """The command, made to give up first what is not needed; `own` are the folders that it has for itself."""
     hidden = (where.config.resolve(), where.state.resolve())
-    declared = [*map(_declared, needs.read)], [*map(_declared, needs.write)]
+    declared = _declared(needs.read), _declared(needs.write)
     for path in (*declared[0], *declared[1]):
         if _shows(path, hidden):
             raise click.ClickException(f"{path} holds keys, policies or the kernel's state, and no app may have it. See its {FILE}.")
@@ -87,7 +88,7 @@ def confined(command: list[str], needs: Needs, where: Places, own: Path) -> list
         },
         "code": [*_SYSTEM, *(str(path) for path in _python() if not _shows(path, hidden))],
         "read": [str(path) for path in (where.runtime, *declared[0], *named)] + [*_FACTS, *(_NETWORK if needs.connect else ())],
-        "write": [str(path) for path in (own, *declared[1])],
+        "write": [str(path) for path in (*own, *declared[1])],
         "devices": list(_DEVICES),
         "connect": needs.connect,
     }
@@ -101,14 +102,16 @@ def _python() -> set[Path]:
     return {path.resolve() for path in found if path.exists()}
 
 
-def _declared(text: str) -> Path:
-    return Path(text).expanduser().resolve()
+def _declared(paths: list[str]) -> list[Path]:
+    """The paths as they are on this machine, without those whose variable is not set."""
+    known = [path for path in map(os.path.expandvars, paths) if not path.startswith("$")]
+    return [Path(path).expanduser().resolve() for path in known]
 
 
 def _named(argument: str) -> Path | None:
-    """The file that an argument names, as it is or behind an equals sign."""
-    path = Path(argument.rpartition("=")[2] if argument.startswith("--") else argument)
-    return path.resolve() if len(argument) < 1_024 and path.is_file() else None
+    """The file or folder that an argument names, as it is or behind an equals sign."""
+    name = argument.rpartition("=")[2] if argument.startswith("--") else argument
+    return Path(name).resolve() if 0 < len(name) < 1_024 and Path(name).exists() else None
 
 
 def _shows(path: Path, hidden: tuple[Path, ...]) -> bool:

@@ -82,8 +82,22 @@ def test_the_files_that_its_arguments_name_are_readable(where: Places, tmp_path:
     assert tried(where, opened(file), None, f"--script={file}") == "opened"
     assert tried(where, opened(file, "a"), None, str(file)) == "EACCES"
     assert tried(where, opened(other), None, str(file)) == "EACCES"
+    for name in (str(file.parent), f"--data={file.parent}"):
+        assert tried(where, opened(other), None, name) == "opened", "what lies in a folder that is named"
     key = where.keys / "admin-root.key"
-    assert tried(where, opened(key), None, str(key)) == "EACCES", "but for what is hidden"
+    for name in (str(key), str(key.parent), "/"):
+        assert tried(where, opened(key), None, name) == "EACCES", "but for what is hidden"
+    assert tried(where, opened(other), None, "", "--data=") == "EACCES", "an empty name is not the folder one is in"
+
+
+@landlock
+def test_a_declared_variable_counts_where_it_is_set(where: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data" / "file"
+    file.write_text("x")
+    needed = Needs(read=["$KERNOS_TEST_FOLDER"])
+    assert tried(where, opened(file), needed) == "EACCES"
+    monkeypatch.setenv("KERNOS_TEST_FOLDER", str(file.parent))
+    assert tried(where, opened(file), needed) == "opened"
 
 
 @landlock

@@ -131,3 +131,18 @@ def test_a_signal_to_the_launcher_ends_app_and_run(tmp_path: Path, monkeypatch: 
     waiting = "import sys, time; open(sys.argv[1], 'wb').close(); time.sleep(60)"
     assert launcher.supervise("script", script(waiting, str(ready))) == -signal.SIGTERM
     thread.join()
+
+
+def test_an_app_keeps_its_folder_from_one_run_to_the_next(
+    shell: Callable[..., Result], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "packages" / "diary"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    text = "from kernos.agents.folder import own_folder\nwith (own_folder('diary') / 'days').open('a') as file: file.write('day\\n')\n"
+    (package / "__main__.py").write_text(f"{text}print(own_folder('diary'))")
+    monkeypatch.setattr("kernos.apps.__path__", [*sys.modules["kernos.apps"].__path__, str(package.parent)])
+    monkeypatch.setattr(launcher, "confined", lambda command, needs, where, *own: [sys.executable, str(package / "__main__.py")])
+    for _ in range(2):
+        assert shell("run", "diary").exit_code == 0
+    assert (home / "state" / "apps" / "diary" / "days").read_text() == "day\nday\n"
