@@ -16,10 +16,10 @@ from typing import Final, Self
 import msgspec
 
 from kernos.agents import Agent, Conversation, Toolbox
+from kernos.agents.grounding import Fact, prompt_for, sentences, source_of
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Message
 
-from .grounding import Fact, prompt_for, sentences, source_of
 from .handover import HandOver, hand_over, wants_human
 from .knowledge import Entry, Knowledge
 from .orders import NUMBER, order_status

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kernos.agents import Agent, ToolCall
+from kernos.agents.grounding import Fact, sentences, source_of
 from kernos.agents.testing import FakeKernel
-from kernos.apps.customer_service.grounding import Fact, sentences, source_of
 from kernos.apps.customer_service.handover import HandOver, waiting_cases, wants_human
 from kernos.apps.customer_service.knowledge import SHIPPED, Entry
 from kernos.apps.customer_service.lines import InputError, read_lines

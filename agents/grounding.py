@@ -1,4 +1,4 @@
-"""Grounding: what the model is asked, and which of its sentences the customer gets to see.
+"""Grounding: what the model is asked, and which of its sentences people get to see.
 
 A small model makes things up even with the right text before it. So it is given little text and a plain task, its answer is cut into
 sentences, and a sentence passes only if it says little that the text does not. This catches inventions, not every misreading.
