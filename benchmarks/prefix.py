@@ -2,13 +2,14 @@
 
 Every request has 544 prompt tokens and 16 new ones, and all are sent at once by agents of one app. `prefilled_tokens` is what was computed
 of the shared prompts: 512 + 16 * 32 if the beginning was computed once. Rounds alternate; the gain is the median of the rounds' own.
-`copies` is how often the KV pages of a beginning are there while 32 agents wait to go on from it, each its own way.
+`copies` is how often the KV pages of a context are there while agents on 32 forks of it wait to write.
 """
 
 import asyncio
 from time import perf_counter
 
 from kernos.syscalls import AsyncKernel
+from kernos.syscalls.context import ForkContext, OpenContext
 from kernos.syscalls.model import Generate, Generation, Message
 from kernos.syscalls.process import SendSignal
 from kernos.syscalls.system import GetStatus
@@ -49,29 +50,28 @@ async def measure(kernel: RunningKernel, model: str, rounds: int) -> dict[str, f
 
 
 async def count_copies(kernel: RunningKernel, model: str) -> float:
-    """Agents that go on from the same beginning hold its pages, once, until each writes pages of its own."""
+    """How often the pages of a context are there while an agent on each of its forks waits to write: that many over those before."""
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
-        first = await connection.spawn("first")
-        await first.call(Generate(model=model, messages=await prompt(connection, model, "fork", 0), max_tokens=1, ignore_eos=True))
-        await first.exit()
-        while await held(connection):
-            pass  # until what it left behind is nobody's
-        forks = [await connection.spawn("fork") for _ in range(FORKS)]
-        for fork in forks:
-            await connection.call(SendSignal(pid=fork.pid, signal="stop"))  # so that they hold what they found and write nothing yet
-        prompts = [await prompt(connection, model, "fork", number) for number in range(FORKS)]
-        calls = [Generate(model=model, messages=messages, max_tokens=8, ignore_eos=True) for messages in prompts]
-        answers = [asyncio.create_task(fork.call(call)) for fork, call in zip(forks, calls, strict=True)]
+        first, *rest = await prompt(connection, model, "fork", 0)
+        context = (await connection.call(OpenContext(name="parent"))).id
+        await connection.call(Generate(model=model, context=context, messages=[first, *rest], max_tokens=1, ignore_eos=True))
+        forks = [(await connection.call(ForkContext(context=context))).id for _ in range(FORKS)]
+        agents = [await connection.spawn("fork") for _ in forks]
+        for agent in agents:
+            await connection.call(SendSignal(pid=agent.pid, signal="stop"))  # so that they hold what they found and write nothing yet
+        before = await held(connection)
+        calls = [Generate(model=model, context=fork, messages=[Message("user", "Go on.")], max_tokens=8, ignore_eos=True) for fork in forks]
+        answers = [asyncio.create_task(agent.call(call)) for agent, call in zip(agents, calls, strict=True)]
         while (await connection.call(GetStatus(), urgent=True)).queued_turns < FORKS:
             pass
         waiting = await held(connection)
-        for fork in forks:
-            await connection.call(SendSignal(pid=fork.pid, signal="continue"))
+        for agent in agents:
+            await connection.call(SendSignal(pid=agent.pid, signal="continue"))
         shared = {answer.usage.cached_tokens for answer in await asyncio.gather(*answers)}
-        assert shared == {SHARED}, f"the forks had {shared} tokens in common with the first, not {SHARED}"
-        for fork in forks:
-            await fork.exit()
-    return waiting / (SHARED // 64)
+        assert min(shared) >= SHARED, f"the forks had {shared} tokens in common with their parent, not {SHARED}"
+        for agent in agents:
+            await agent.exit()
+    return waiting / before
 
 
 async def held(connection: AsyncKernel) -> int:

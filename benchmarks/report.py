@@ -1,7 +1,8 @@
 """What every benchmark has in common: its arguments, the facts of the machine, and where its figures go.
 
 A benchmark is `python -m benchmarks.NAME [--quick] [--json]`; one in parts has a flag for each of them, and measures all without. It
-prints a table (not with `--json`), writes `benchmarks/results/NAME.json`, and its last line is the same as one JSON object.
+prints a table (not with `--json`), and its last line is the same as one JSON object. A full run is kept in `benchmarks/results/NAME.json`;
+one of some parts leaves the figures of the others there as they were, and `machine` is that of the last.
 """
 
 import argparse
@@ -70,16 +71,25 @@ def median(values: Sequence[float]) -> float:
 
 
 def publish(name: str, given: Options, figures: Mapping[str, float], targets: Mapping[str, Target] | None = None) -> None:
-    """Print and keep the figures of a run."""
+    """Print the figures of a run, and keep those of a full one."""
     targets = targets or {}
-    found: dict[str, Any] = {"benchmark": name, "quick": given.quick, **{key: _short(value) for key, value in figures.items()}}
-    found["missed"] = [key for key, target in targets.items() if not target.met(figures[key])]
-    found["machine"] = machine()
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = {key: _short(value) for key, value in figures.items()}
+    missed = [key for key, target in targets.items() if key in found and not target.met(found[key])]
+    line = {"benchmark": name, "quick": given.quick, **found, "missed": missed, "machine": machine()}
+    if not given.quick:
+        _keep(RESULTS / f"{name}.json", line, others=bool(given.parts))
     if not given.json:
         _print_table(name, figures, targets)
-    print(json.dumps(found), flush=True)
+    print(json.dumps(line), flush=True)
+
+
+def _keep(file: Path, line: dict[str, Any], others: bool) -> None:
+    """Write the figures of a run, beside those that `others` measured before, as far as this one has not."""
+    if others and file.exists():
+        before = json.loads(file.read_text("utf-8"))
+        line = before | line | {"missed": [key for key in before["missed"] if key not in line] + line["missed"]}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(line, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -96,10 +96,16 @@ LEASE_LOW: Final = 16
 LEASE_LAST: Final = 1
 """Tokens left of a lease when its slot is passed on: what the device produces in the step under way while the report is on its way."""
 
+QUANTUM_S: Final = 1.0
+"""So long about a turn of an agent of weight 1 runs before it gives way to an equal that was served less; in proportion to the weight.
+Coming back is by copying its KV pages, 1 to 2 ms, so that a change of all 8 rows every second costs about 1 %. Half as long would cost
+twice that; longer would make others wait longer and lend fairness a coarser grain."""
+
 QUANTUM_TOKENS: Final = 32
-"""Tokens a turn of an agent of weight 1 runs before it gives way to an equal that was served less; in proportion to the weight. Coming
-back is by copying its KV pages, 1 to 2 ms between steps of 30 to 40 ms, so that a change of all 8 rows every 32 steps costs about 1 %.
-Half as many would cost twice that; more would make others wait longer (32 steps are about a second) and lend fairness a coarser grain."""
+"""The most tokens of such a turn, however fast the device is: agents then wait for each other less than a second."""
+
+QUANTUM_SLOW: Final = 16
+"""The fewest, however slow the device is: copying a page takes about as long as ever more of its steps."""
 
 QUANTUM_RECOMPUTED: Final = 256
 """The same where a turn that comes back computes its tokens again, at a quarter of a new one each: a short one would burn the device."""
@@ -155,6 +161,15 @@ HIGH_WATER: Final = 0.9
 
 LOW_WATER: Final = 0.5
 """Down to which they leave. The KV behind them is computed again then, so it should be rare: at most two tokens for each one appended."""
+
+NOTICE_WATER: Final = 0.8
+"""Share of the window beyond which agents are told of what will leave it: a summary is written while it fills, and no turn has to wait."""
+
+NOTICE_S: Final = 30.0
+"""The longest that a turn waits for agents that were told: some hundred tokens of a summary on a busy CPU. Then messages leave anyhow."""
+
+NOTICE_MESSAGES: Final = 1_024
+"""Messages in a notice, as many as `context.read` gives at once; where more leave, the others can be read."""
 
 RECALL_SHARE: Final = 8
 """What is recalled for a message takes at most this part of the window: 1,024 of 8,192 tokens, where 84 % of the evidence was measured."""

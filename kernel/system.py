@@ -31,6 +31,7 @@ from .limits import ZOMBIES
 from .memory import filestore
 from .memory.connection import Connection
 from .models import Registry
+from .notices import Notices
 from .paging import Paging
 from .recalls import Recalls
 from .retention import Retention
@@ -79,6 +80,7 @@ class System:
         self.fleet = Fleet(self)
         self.paging = Paging(self)
         self.turns = Turns(self)
+        self.notices = Notices(self)
         self.conversations = Conversations(self)
         self.embeds = Embeds(self)
         self.embedder = Embedder(self)
@@ -107,6 +109,7 @@ class System:
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
         self.flows.approvals.forget(process.pid)
+        self.notices.ended(process.pid)
         self.agents.changed(process)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))

@@ -127,6 +127,8 @@ TABLE: tuple[Row, ...] = (
     row(context.PinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
     row(context.UnpinMessages, "context/{whose}:pin", cost=Cost.DISK, flags="ma"),
     row(context.PageOut, "context/{whose}:append", cost=Cost.DISK, flags="ma"),
+    row(context.AwaitNotice, "context/{whose}:read", "context/{whose}:notice", cost=Cost.WAITS, flags="ar"),
+    row(context.SummarizeContext, "context/{whose}:summarize", cost=Cost.DISK, flags="ma"),
     row(context.LabelContext, "context/{whose}:label", cost=Cost.DISK, flags="ma"),
     row(context.GrantContext, "context/{whose}:grant", cost=Cost.DISK, flags="ma"),
     row(context.CloseContext, "context/{whose}:close", cost=Cost.DISK, flags="ma"),

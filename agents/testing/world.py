@@ -50,6 +50,9 @@ class World:
         self.numbers = count(1)
         self.agents: dict[int, str | None] = {}
         self.contexts: dict[str, tuple[str, str, list[models.Message]]] = {}
+        self.notices: dict[str, asyncio.Queue[tuple[int, int]]] = defaultdict(asyncio.Queue)
+        """By context, messages that are about to leave its window: put some here for `context.notice`."""
+        self.summaries: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         self.mail: dict[str, asyncio.Queue[mail.Mail]] = defaultdict(asyncio.Queue)
         self.tools: dict[str, tuple[tools.Tool, asyncio.Queue[tools.Invocation]]] = {}
         self.invocations: dict[str, tuple[str, asyncio.Future[str]]] = {}
@@ -116,6 +119,19 @@ class Work:
     async def _(self, call: contexts.ReadContext) -> contexts.ContextPart:
         messages = self._messages(call.context)
         return contexts.ContextPart(messages[call.start : call.start + call.limit], call.start, len(messages))
+
+    @do.register
+    async def _(self, call: contexts.AwaitNotice) -> contexts.Notice:
+        self._messages(call.context)
+        start, stop = await self.world.notices[call.context].get()
+        return contexts.Notice(call.context, start, stop, self._messages(call.context)[start:stop], deadline=0.0)
+
+    @do.register
+    async def _(self, call: contexts.SummarizeContext) -> Done:
+        if not call.start < call.stop <= len(self._messages(call.context)):
+            raise ConflictError(f"The context {call.context} has no messages {call.start} to {call.stop}.")
+        self.world.summaries[call.context].append((call.start, call.stop, call.text))
+        return Done()
 
     @do.register
     async def _(self, call: mail.Send) -> mail.Sent:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..limits import QUANTUM_TOKENS
+from ..limits import QUANTUM_S, QUANTUM_SLOW, QUANTUM_TOKENS
 from .queues import Queue
 
 if TYPE_CHECKING:
     from .scheduler import Turn
+
+_NEW: Final = 0.05
+"""Weight of the newest step in the mean: a single odd one changes little."""
 
 UNBOUNDED: Final = 1 << 62
 """Pages of a lane that nobody counts."""
@@ -19,7 +22,9 @@ class Lane:
     def __init__(self) -> None:
         self.slots = 0
         self.pages = UNBOUNDED
-        self.quantum = QUANTUM_TOKENS
+        self.fixed_quantum: int | None = None
+        self.step_s = QUANTUM_S / QUANTUM_TOKENS
+        """A step that only decodes takes about so long, by the last ones."""
         self.used = 0
         """Pages that the running turns need."""
         self.running: set[int] = set()
@@ -32,6 +37,16 @@ class Lane:
         """Reports of running turns since a slot was last passed on; each step brings one of each."""
         self.aged: int | None = None
         """The turn that runs because its class starved."""
+
+    @property
+    def quantum(self) -> int:
+        """Tokens that a turn of an agent of weight 1 runs before it gives way to an equal."""
+        return self.fixed_quantum or round(QUANTUM_S / self.step_s)
+
+    def pace(self, seconds: float) -> None:
+        """A step that only decoded took so long. Beyond the bounds of a quantum it does not matter how long."""
+        seconds = min(max(seconds, QUANTUM_S / QUANTUM_TOKENS), QUANTUM_S / QUANTUM_SLOW)
+        self.step_s += _NEW * (seconds - self.step_s)
 
     def first(self) -> int | None:
         """The next turn: of the most urgent class that has one which may run."""

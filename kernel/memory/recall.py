@@ -11,10 +11,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kernos.syscalls.context import Source
 from kernos.syscalls.model import Role
 
 from . import filestore, keywords, library, window
-from .branches import spans
+from .branches import reach
 from .connection import Connection
 from .keywords import Entry
 from .library import Change, Passage
@@ -36,6 +37,8 @@ class Found(NamedTuple):
     time: float
     labels: str
     points: Recalled
+    source: Source | None = None
+    """Of a summary, whose `seq` is the first of them."""
 
 
 class Ranked(Protocol):
@@ -77,7 +80,7 @@ class Memory:
             ranked = self._reach(connection, row, whole=whole).rank(connection, question, vector)
         for points in ranked:  # of numbers that are nobody else's: the lock need not be held
             found = _page(connection, id_, points)
-            if found is not None and found.seq not in pinned:
+            if found is not None and (found.source or found.seq not in pinned):
                 yield found
 
     def search(
@@ -123,7 +126,7 @@ class Memory:
 
     def _reach(self, connection: Connection, row: ContextRow, *, whole: bool = False) -> Reach:
         self._connection = connection
-        return Reach(self._shelves, spans(connection, row.branch, 0, row.length if whole else row.resident))
+        return Reach(self._shelves, reach(connection, row.branch, row.length if whole else row.resident))
 
     def _load(self, branch: int) -> Shelf:
         return shelf_of(self._connection, branch, self.model, self._dim)
@@ -181,10 +184,12 @@ _MISSES = 8
 
 def _page(connection: Connection, id_: str, points: Recalled) -> Found | None:
     query = """
-        SELECT seq, role, substr(text, start + 1, stop - start), time, coalesce(labels, '[]')
+        SELECT seq, role, substr(text, start + 1, stop - start), time, coalesce(labels, '[]'), source_start, source_stop
         FROM pages JOIN messages ON messages.id = message WHERE pages.id = ?"""
     found = connection.execute(query, (points.page,)).fetchone()
     if found is None:
         return None
-    seq, role, text, time, labels = found
+    seq, role, text, time, labels, start, stop = found
+    if seq < 0:
+        return Found(id_, start, role, text, time, labels, points, Source(start, stop))
     return Found(id_, seq, role, text, time, labels, points)

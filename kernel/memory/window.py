@@ -90,6 +90,16 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     return gone, made
 
 
+def paginate(connection: Connection, branch: int, message: int, seq: int, time: float, text: str) -> Made:
+    """Make the pages of a message, which is found in its branch as number `seq`."""
+    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
+    made = []
+    for start, stop in pairwise(cuts(text, PAGE_CHARACTERS)):
+        page = connection.execute(insert, (message, start, stop)).fetchone()[0]
+        made.append((branch, keywords.add(connection, branch, page, seq, text[start:stop], time)))
+    return made
+
+
 def unpaged(connection: Connection, owner: str) -> bool:
     """Whether there is anything in an owner's windows that has no page yet."""
     return any(_unpaged(connection, row, row.resident, row.length, 1) for row in of(connection, owner))
@@ -165,13 +175,7 @@ def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[in
 
 def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, limit: int = -1) -> Made:
     """Pages for messages; one that has left another context before, or was searched for, has its pages already."""
-    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
-    made = []
-    for branch, message, seq, time, text in _unpaged(connection, row, start, stop, limit):
-        for begin, end in pairwise(cuts(text, PAGE_CHARACTERS)):
-            page = connection.execute(insert, (message, begin, end)).fetchone()[0]
-            made.append((branch, keywords.add(connection, branch, page, seq, text[begin:end], time)))
-    return made
+    return [page for found in _unpaged(connection, row, start, stop, limit) for page in paginate(connection, *found)]
 
 
 def _unpaged(connection: Connection, row: ContextRow, start: int, stop: int, limit: int) -> list[tuple[int, int, int, float, str]]:

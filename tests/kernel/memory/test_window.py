@@ -4,7 +4,6 @@ import pytest
 
 from kernos.kernel.memory import history, transcripts, window
 from kernos.kernel.memory.connection import Connection
-from kernos.kernel.memory.transcripts import NewMessage
 from kernos.syscalls.errors import ConflictError
 from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say
 
@@ -108,8 +107,3 @@ def test_a_rollback_moves_the_window_and_drops_pins(connection: Connection, chat
     assert (row.resident, window.pins(connection, row)) == (2, [0])
     say(connection, chat, "new")
     assert shown(connection, chat) == ["a", "new"]
-
-
-def test_a_summary_points_at_its_sources(connection: Connection, chat: str) -> None:
-    transcripts.append(connection, OWNER, chat, [NewMessage("assistant", "all of it", 2, source=(0, 6))], "tiny", NOW)
-    assert transcripts.read(connection, OWNER, chat, 6, 7)[0].source == (0, 6)
