@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from . import artefact
 from .rows import InputError
@@ -76,7 +77,8 @@ class Classifier:
             raise InputError(f"A head needs rows of at least two labels to tell apart; these {len(labels)} rows have {len(set(labels))}.")
         blocks = [_Block.fit(analyzer, grams, texts) for analyzer, grams in _wanted(settings)]
         model: Any = LogisticRegression(C=settings.strength, max_iter=_STEPS, class_weight="balanced" if settings.balanced else None)
-        model.fit(_features(blocks, texts, vectors), list(labels))
+        with threadpool_limits(limits=1):  # the other cores are for the models; and small sums on many threads take longer
+            model.fit(_features(blocks, texts, vectors), list(labels))
         coefficients, intercepts = model.coef_, model.intercept_
         if len(model.classes_) == 2:  # one row tells the second label from the first
             coefficients, intercepts = np.vstack([0 * coefficients, coefficients]), np.array([0.0, *intercepts])

@@ -76,8 +76,11 @@ class Conversation:
 
     async def keep(self, question: str, answer: str) -> None:
         """Put a question and its answer at the end of the transcript."""
-        exchange = [Message("user", question), Message("assistant", answer)]
-        await self._agent.call(AppendContext(context=self.id, messages=exchange))
+        await self.record(Message("user", question), Message("assistant", answer))
+
+    async def record(self, *messages: Message) -> None:
+        """Put messages at the end of the transcript, for instance with labels that whoever reads them shall carry."""
+        await self._agent.call(AppendContext(context=self.id, messages=list(messages)))
         self._fresh = False
 
     async def last(self, count: int) -> list[Message]:

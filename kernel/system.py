@@ -11,6 +11,7 @@ from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
 from .agents import Agents
+from .authority import Authority
 from .config import Config
 from .contexts import Contexts
 from .conversations import Conversations
@@ -70,6 +71,7 @@ class System:
         self.storage = Storage(self, disk)
         self.agents = Agents(self)
         self.audit = Audit(self)
+        self.authority = Authority(self)
         self.contexts = Contexts(self)
         self.flows = Flows(self)
         self.readers: Readers[Ticket] = Readers()

@@ -99,7 +99,7 @@ TABLE: tuple[Row, ...] = (
     row(process.GetUsage, "quota/{whose}:read", flags="c"),
     row(process.SetLimits, "quota/{principal}:set", flags="mc"),
     row(process.Declassify, "process/{whose}:declassify", "label/{label}:declassify", flags="m"),
-    row(process.ListApprovals, "approval/{principal}:list"),
+    row(process.ListApprovals, "approval/{principal}:list", flags="r"),
     row(process.Approve, "approval/{principal}:decide", flags="m"),
     row(process.Launch, "app/{app}:run", flags="m"),
     row(process.LendKey, "app/{app}:run", cost=Cost.WAITS, flags="m"),

@@ -121,6 +121,16 @@ class Work:
         return contexts.ContextPart(messages[call.start : call.start + call.limit], call.start, len(messages))
 
     @do.register
+    async def _(self, call: contexts.SearchContexts) -> contexts.RecalledPages:
+        wanted, pages = set(_words(call.query)), []
+        for id_, (owner, _, messages) in self.world.contexts.items():
+            for number, message in enumerate(messages if owner == self.caller.owner else ()):
+                if (shared := wanted & set(_words(message.text))) and (not call.roles or message.role in call.roles):
+                    points = contexts.Points(len(shared), 0.0, len(shared), 0.0)
+                    pages.append(contexts.Recalled(id_, number, message.role, message.text, 0.0, len(message.text.split()), points))
+        return contexts.RecalledPages(sorted(pages, key=lambda page: -page.points.score)[: call.limit], by_meaning=False)
+
+    @do.register
     async def _(self, call: contexts.AwaitNotice) -> contexts.Notice:
         self._messages(call.context)
         start, stop = await self.world.notices[call.context].get()
@@ -204,7 +214,11 @@ class Work:
 
 def _vector(text: str) -> "array[float]":
     counts = array("f", bytes(4 * _DIM))
-    for word in re.findall(r"\w+", text.lower()):
+    for word in _words(text):
         counts[zlib.crc32(word.encode()) % _DIM] += 1.0
     length = math.hypot(*counts) or 1.0
     return array("f", (value / length for value in counts))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

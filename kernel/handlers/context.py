@@ -276,8 +276,7 @@ def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:
     labels = system.flows.marked(ticket.agent, call.labels)
     gone = frozenset(system.contexts.labels([call.context])).difference(labels)
     for name in sorted(gone):
-        for subject in ticket.payers:
-            system.gate.require(subject, f"label/{name}", "declassify")
+        system.authority.require(ticket, f"label/{name}", "declassify")
     job = _on(system, ticket, call.context, transcripts.label, labels, gone)
     return system.storage.change(ticket, job, _done, after=lambda _: system.contexts.mark(call.context, labels, gone))
 
