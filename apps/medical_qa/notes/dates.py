@@ -14,9 +14,10 @@ from .layout import Layout
 MOST: Final = 120
 """Characters of an event: a clause, not a paragraph."""
 
-_MONTHS: Final = {name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_MONTHS: Final = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH: Final = (
-    r"(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+    r"(?P<name>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?"
+    r"|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
 )
 _YEAR: Final = r"(?P<year>(?:19|20)\d\d)"
 _SHORT: Final = r"(?P<year>(?:19|20)?\d\d)"
@@ -75,7 +76,7 @@ def _iso(match: re.Match[str]) -> str | None:
         day_first = first > 12 or (parts["mark"] == "." and second <= 12)
         month, day = (second, first) if day_first else (first, second)
     else:
-        month = _MONTHS[parts["name"][:3].lower()] if "name" in parts else int(parts.get("month") or 0)
+        month = _MONTHS.index(parts["name"][:3].lower()) + 1 if "name" in parts else int(parts.get("month") or 0)
         day = int(parts.get("day") or 0)
     if not 0 <= month <= 12 or day > 31 or (day and not month):
         return None

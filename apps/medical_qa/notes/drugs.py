@@ -15,11 +15,14 @@ _MEASURE: Final = (
 )
 _DOSE: Final = re.compile(
     rf"(?<![\w./])(?:from\s+{_AMOUNT}\s*(?:{_MEASURE})?\s+to\s+)?"
-    rf"(?P<amount>{_AMOUNT}(?:\s?(?:-|–|to|/)\s?{_AMOUNT})?|\b(?:half|one|two|three|four)(?: an?)?)\s*-?(?P<unit>{_MEASURE})(?![\w/])"
+    rf"(?P<amount>{_AMOUNT}(?:\s?(?:-|\u2013|to|/)\s?{_AMOUNT})?|\b(?:half|one|two|three|four)(?: an?)?)\s*-?(?P<unit>{_MEASURE})(?![\w/])"
     rf"(?!\s*/\s*{_AMOUNT}?\s*(?:ml|day))",
     re.IGNORECASE,
 )
-_BEFORE: Final = re.compile(rf"(?P<amount>{_AMOUNT}(?:-{_AMOUNT})?)\s*(?P<unit>{_MEASURE})\s+(?:of\s+|(?:iv|po)\s+)?$", re.IGNORECASE)
+_BEFORE: Final = re.compile(
+    rf"(?P<amount>{_AMOUNT}(?:-{_AMOUNT})?|\b(?:half|one|two|three|four)(?: an?)?)\s*(?P<unit>{_MEASURE})\s+(?:of\s+|(?:iv|po)\s+)?$",
+    re.IGNORECASE,
+)
 _UNITS: Final = [
     (re.compile(r"^(milligrams?)$"), "mg"),
     (re.compile(r"^(mcgs?|ug|µg|micrograms?)$"), "mcg"),
@@ -55,7 +58,7 @@ _ROUTES: Final = [
 ]
 
 _EVERY: Final = re.compile(
-    r"\b(?:q\.?\s?|every\s+)(?P<count>\d+(?:\s?(?:-|–|to)\s?\d+)?)\s*-?(?P<unit>h(?:ou)?rs?|h|days?|d|w(?:ee)?ks?|w)\b", re.IGNORECASE
+    r"\b(?:q\.?\s?|every\s+)(?P<count>\d+(?:\s?(?:-|\u2013|to)\s?\d+)?)\s*-?(?P<unit>h(?:ou)?rs?|h|days?|d|w(?:ee)?ks?|w)\b", re.IGNORECASE
 )
 _FREQUENCIES: Final = [
     (frequency, re.compile(pattern, re.IGNORECASE))
@@ -78,12 +81,14 @@ _FREQUENCIES: Final = [
 _AS_NEEDED: Final = re.compile(r"\bp\.?r\.?n\b|\bas needed\b|\bif needed\b|\bwhen required\b", re.IGNORECASE)
 
 _STOP_BEFORE: Final = re.compile(
-    r"\b(?:stop(?:ped|ping)?|d/?c(?:'?d|ed)?|discontinu(?:e|ed|ing)|held|hold(?:ing)?|(?:weaned|taken|now) off|off of|ceased?|no longer (?:takes|taking|on|uses))"
+    r"\b(?:stop(?:ped|ping)?|d/?c(?:'?d|ed)?|discontinu(?:e|ed|ing)|held|hold(?:ing)?|(?:weaned|taken|now) off|off of"
+    r"|ceased?|no longer (?:takes|taking|on|uses))"
     r"\b[\s:]*(?:taking |the |her |his |home |regular |use of )*$",
     re.IGNORECASE,
 )
 _STOP_AFTER: Final = re.compile(
-    r"^[^.;,]{0,60}?\b(?:(?:was|were|been|is|has been)\s+(?:\w+\s+)?(?:stopped|discontinued|held|ceased|withdrawn)|stopped|discontinued|held|d/?c'?d"
+    r"^[^.;,]{0,60}?\b(?:(?:was|were|been|is|has been)\s+(?:\w+\s+)?(?:stopped|discontinued|held|ceased|withdrawn)"
+    r"|stopped|discontinued|held|d/?c'?d"
     r"|no longer tak\w+|completed)\b|^[^.;]{0,30},\s*(?:stopped|discontinued)\b",
     re.IGNORECASE,
 )
@@ -128,7 +133,7 @@ def _dose(text: str, mention: Mention, stop: int) -> Sourced[str] | None:
     match = _DOSE.search(text, mention.stop, stop) or _BEFORE.search(text, max(0, mention.start - 30), mention.start)
     if match is None:
         return None
-    amount = re.sub(r"\s?(?:-|–|to)\s?", "-", match["amount"].replace(",", ""))
+    amount = re.sub(r"\s?(?:-|\u2013|to)\s?", "-", match["amount"].replace(",", ""))
     amount = _NUMBERS.get(amount.lower().split()[0], amount).replace(" ", "")
     unit = match["unit"].lower()
     for form, usual in _UNITS:
@@ -160,6 +165,6 @@ def _frequency(text: str, start: int, stop: int) -> Sourced[str] | None:
 
 
 def _every(match: re.Match[str]) -> str:
-    count = re.sub(r"\s?(?:-|–|to)\s?", "-", match["count"])
+    count = re.sub(r"\s?(?:-|\u2013|to)\s?", "-", match["count"])
     unit = {"h": "hours", "d": "days", "w": "weeks"}[match["unit"][0].lower()]
     return {"24 hours": "once daily", "1 days": "once daily", "1 weeks": "weekly"}.get(f"{count} {unit}", f"every {count} {unit}")

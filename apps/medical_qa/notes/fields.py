@@ -72,7 +72,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def items(self) -> "Iterator[Problem | Drug | Laboratory | Event]":
         """All of them."""
-        yield from (*self.problems, *self.drugs, *self.laboratory, *self.timeline)
+        yield from self.problems
+        yield from self.drugs
+        yield from self.laboratory
+        yield from self.timeline
 
 
 def fields_of(item: Problem | Drug | Laboratory | Event) -> "dict[str, Sourced[str]]":

@@ -17,20 +17,31 @@ _UNIT: Final = (
     r"|(?:[mkunpµ]|mc)?(?:g|mol|Eq|IU|U)/(?:d|m|u|µ)?[Lg]\b|mEq/L|IU/m?L|fL|seconds|secs?\b|mmHg)"
 )
 _FIRST: Final = re.compile(
-    rf"^\s*\+?\s*(?:\((?![HL]\))[^)\d]{{0,15}}\)\s*)?(?:level|result|today|now|was|is|of|at|came back(?: at)?|:|=|\s|-(?=\s))*\s*{_VALUE}\s*{_UNIT}?",
+    rf"^\s*\+?\s*(?:\((?![HL]\))[^)\d]{{0,15}}\)\s*)?(?:level|result|today|now|was|is|of|at|came back(?: at)?"
+    rf"|:|=|\s|-(?=\s))*\s*{_VALUE}\s*{_UNIT}?",
     re.IGNORECASE,
 )
 _NEXT: Final = re.compile(
     rf"^\s*(?P<flag_before>\(?[HL]\)?)?[\s,;(]*(?:previously|prev|was|from|->|→|to|up from|down from)+\s*(?:was\s*)?{_VALUE}\s*{_UNIT}?",
     re.IGNORECASE,
 )
-_RANGE: Final = re.compile(r"^[\s,]*(?:[(\[]\s*)?(?:ref[:.]?\s*|normal\s*|range[:\s]*)?(?P<low>\d+(?:\.\d+)?)\s*[-–]\s*(?P<high>\d+(?:\.\d+)?)\s*[)\]]?")
+_RANGE: Final = re.compile(
+    r"^[\s,]*(?:[(\[]\s*)?(?:ref[:.]?\s*|normal\s*|range[:\s]*)?(?P<low>\d+(?:\.\d+)?)\s*[-\u2013]\s*(?P<high>\d+(?:\.\d+)?)\s*[)\]]?"
+)
 _MARK: Final = re.compile(
     r"^[\s,]*[(\[]?(?:(?P<high>H{1,2}\b|HIGH\b|high\b|elevated\b|raised\b|↑)|(?P<low>L{1,2}\b|LOW\b|low\b|decreased\b|↓)|(?P<normal>N\b|normal\b|wnl\b|WNL\b))"
 )
 _BEFORE: Final = re.compile(r"(?:(?P<high>elevated|raised|high)|(?P<low>low|decreased|reduced)|(?P<normal>normal))\s+$", re.IGNORECASE)
 
-_UNITS: Final = {"mmol/l": "mmol/L", "meq/l": "mEq/L", "miu/l": "mIU/L", "uiu/ml": "uIU/mL", "miu/ml": "mIU/mL", "iu/l": "IU/L", "u/l": "U/L"}
+_UNITS: Final = {
+    "mmol/l": "mmol/L",
+    "meq/l": "mEq/L",
+    "miu/l": "mIU/L",
+    "uiu/ml": "uIU/mL",
+    "miu/ml": "mIU/mL",
+    "iu/l": "IU/L",
+    "u/l": "U/L",
+}
 _FORMS: Final = [
     (re.compile(r"^(x\s?)?10\^?(\d+)/(u|µ)?l$"), r"10^\2/\3L"),
     (re.compile(r"^(k|thou)/(ul|µl|mm3)$"), "K/uL"),
@@ -59,12 +70,12 @@ def _values(text: str, mention: Mention, name: str) -> Iterator[Laboratory]:
     if match is None or _is_a_dose(mention, match["unit"]):
         return
     while match is not None:
-        value, unit = _sourced(match, "value", place), _sourced(match, "unit", place)
+        unit = Sourced(_unit(match["unit"]), place + match.start("unit"), place + match.end("unit")) if match["unit"] else None
         after = text[place + match.end() : place + match.end() + 40].partition("\n")[0]
         yield Laboratory(
             Sourced(name, mention.start, mention.stop),
-            Sourced(value.value.replace(",", "").replace(" ", ""), value.start, value.stop) if value else Sourced("0", 0, 0),
-            Sourced(_unit(unit.value), unit.start, unit.stop) if unit else None,
+            Sourced(match["value"].replace(",", "").replace(" ", ""), place + match.start("value"), place + match.end("value")),
+            unit,
             _flag(text, mention, name, match, place, after),
         )
         place += match.end()
@@ -74,10 +85,6 @@ def _values(text: str, mention: Mention, name: str) -> Iterator[Laboratory]:
 def _is_a_dose(mention: Mention, unit: str | None) -> bool:
     """A name that is also a drug's has a laboratory unit where it is a value."""
     return bool(mention.names("drug")) and (unit is None or ("/" not in unit and unit != "%"))
-
-
-def _sourced(match: re.Match[str], group: str, place: int) -> Sourced[str] | None:
-    return Sourced(match[group], place + match.start(group), place + match.end(group)) if match[group] else None
 
 
 def _unit(written: str) -> str:

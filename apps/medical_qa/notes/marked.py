@@ -61,7 +61,9 @@ def compare(note: MarkedNote, record: Record) -> tuple[Counter[str], list[str]]:
     read = {(item, field, value): places for item, field, value, places in _read(record)}
     right = {key for key, places in read.items() if any(_says(key, one) and _overlap(places, one) for one in note.fields)}
     found = {(one.item, one.field, one.value) for one in note.fields for key in right if _says(key, one)}
-    differences = [f"{note.id} missed {key}" for key in sorted(there - found)] + [f"{note.id} wrong {key}" for key in sorted(set(read) - right)]
+    differences = [f"{note.id} missed {key}" for key in sorted(there - found)] + [
+        f"{note.id} wrong {key}" for key in sorted(set(read) - right)
+    ]
     return Counter(there=len(there), read=len(read), right=len(right)), differences
 
 
@@ -88,6 +90,7 @@ def _note(id_: str, marked: str) -> MarkedNote:
 def _fields(kind: str, values: list[str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """The fields of a mark: which item they are of, their names and values."""
     first, *rest = [*values, *[""] * (5 - len(values))]
+    item: tuple[str, ...]
     if kind == "p":
         family = _FAMILY.fullmatch(rest[0])
         item = ("problem", first, "family" if family else rest[0] or "present")
@@ -107,16 +110,15 @@ def _fields(kind: str, values: list[str]) -> Iterator[tuple[tuple[str, ...], str
 def _read(record: Record) -> "Iterator[tuple[tuple[str, ...], str, str, list[tuple[int, int]]]]":
     """The fields of a record in the same shape, each once, with all places where its item is named."""
     places: dict[tuple[tuple[str, ...], str, str], list[tuple[int, int]]] = {}
-    for kind, items in (("problem", record.problems), ("drug", record.drugs), ("laboratory", record.laboratory), ("event", record.timeline)):
-        for one in items:
-            fields = fields_of(one)
-            anchor = fields["date"] if kind == "event" else fields["name"]
-            place = fields["value"] if kind == "laboratory" else anchor
-            more = {"problem": "status", "laboratory": "value"}.get(kind)
-            item = (kind, anchor.value, fields[more].value) if more else (kind, anchor.value)
-            for name, field in fields.items():
-                value = field.value.lower() if kind == "event" else field.value
-                places.setdefault((item, name, value), []).append((place.start, place.stop))
+    for one in record.items():
+        kind, fields = type(one).__name__.lower(), fields_of(one)
+        anchor = fields["date"] if kind == "event" else fields["name"]
+        place = fields["value"] if kind == "laboratory" else anchor
+        more = {"problem": "status", "laboratory": "value"}.get(kind)
+        item = (kind, anchor.value, fields[more].value) if more else (kind, anchor.value)
+        for name, field in fields.items():
+            value = field.value.lower() if kind == "event" else field.value
+            places.setdefault((item, name, value), []).append((place.start, place.stop))
     yield from ((*key, where) for key, where in places.items())
 
 

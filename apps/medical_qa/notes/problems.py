@@ -1,5 +1,7 @@
-"""Problems, and whether the patient has them: the words around a name decide, as in NegEx (Chapman et al., 2001) and ConText (Harkema et
-al., 2009), by cues before and behind it with a reach of a few words, which goes on along a list.
+"""Problems, and whether the patient has them.
+
+The words around a name decide, as in NegEx (Chapman et al., 2001) and ConText (Harkema et al., 2009): by cues before and behind it with a
+reach of a few words, which goes on along a list.
 
 A "history of" means by the kind of problem: a chronic disease is still there, an episode is over.
 """
@@ -14,30 +16,37 @@ from .layout import Layout, Sentence
 from .vocabulary import Mention, rows
 
 _BORDER: Final = re.compile(
-    r"\b(?:but|however|although|except|though|complain(?:s|ed|ing)? of|c/o|presents? with|now|yes|still)\b|;|\(\+\)|\n|\s\+\s", re.IGNORECASE
+    r"\b(?:but|however|although|except|though|complain(?:s|ed|ing)? of|c/o|presents? with|now|yes|still)\b|;|\(\+\)|\n|\s\+\s",
+    re.IGNORECASE,
 )
 _REFUSED: Final = re.compile(
-    r"\b(?:no|not|denie[sd]|deny|denying|without|never|negative for|neg(?:ative)? for|free of|absence of|nor|does(?: not|n't) have|non|neither)\b|\(-\)|(?<!\w)-ve\b",
+    r"\b(?:no|not|denie[sd]|deny|denying|without|never|neg(?:ative)? for|free of|absence of|nor|does(?: not|n't) have|non|neither)\b"
+    r"|\(-\)|(?<!\w)-ve\b",
     re.IGNORECASE,
 )
 _SUPPOSED: Final = re.compile(
-    r"\b(?:likely|probabl[ey]|possibl[ey]|suspect(?:ed|s)?|suspicio(?:us|n) (?:for|of)|r/o|rule out|query|consistent with|concern(?:ing)? for|"
-    r"may have|might have|presumed|differential|ddx|evaluate for)\b|\?",
+    r"\b(?:likely|probabl[ey]|possibl[ey]|suspect(?:ed|s)?|suspicio(?:us|n) (?:for|of)|r/o|rule out|query|consistent with|"
+    r"concern(?:ing)? for|may have|might have|presumed|differential|ddx|evaluate for)\b|\?",
     re.IGNORECASE,
 )
 _FEARED: Final = re.compile(
-    r"\b(?:if|should|in case of|watch(?:ing)? for|return for|risk (?:of|for)|screen(?:ed|ing)? for|prevent(?:s|ion of)?|prophylaxis|monitor(?:ing)? for|"
-    r"warned (?:about|of)|advised (?:about|of))\b",
+    r"\b(?:if|should|in case of|watch(?:ing)? for|return for|risk (?:of|for)|screen(?:ed|ing)? for|prevent(?:s|ion of)?|prophylaxis|"
+    r"monitor(?:ing)? for|warned (?:about|of)|advised (?:about|of))\b",
     re.IGNORECASE,
 )
 _OVER: Final = re.compile(
-    r"\b(?:s/p|status post|h/o|hx(?: of)?|history of|hx|prior|previous(?:ly)?|past|childhood|old|recovered from|treated for|remote|had an?)\b", re.IGNORECASE
-)
-_REFUSED_AFTER: Final = re.compile(
-    r"^(?:\s*[:\-]?\s*|:\s*\w{1,10}\s+|\s*(?:is|was|were|are|has been|have been)\s+)(?:ruled out|excluded|negative|neg\b|absent|denied|none\b|not present|nil\b|unlikely|denies)",
+    r"\b(?:s/p|status post|h/o|hx(?: of)?|history of|hx|prior|previous(?:ly)?|past|childhood|old|recovered from"
+    r"|treated for|remote|had an?)\b",
     re.IGNORECASE,
 )
-_SUPPOSED_AFTER: Final = re.compile(r"^(?:\s*\?|\s+(?:is |was )?(?:suspected|possible|likely|cannot be excluded|not excluded|vs\b))", re.IGNORECASE)
+_REFUSED_AFTER: Final = re.compile(
+    r"^(?:\s*[:\-]?\s*|:\s*\w{1,10}\s+|\s*(?:is|was|were|are|has been|have been)\s+)"
+    r"(?:ruled out|excluded|negative|neg\b|absent|denied|none\b|not present|nil\b|unlikely|denies)",
+    re.IGNORECASE,
+)
+_SUPPOSED_AFTER: Final = re.compile(
+    r"^(?:\s*\?|\s+(?:is |was )?(?:suspected|possible|likely|(?:cannot be|not) excluded|vs\b))", re.IGNORECASE
+)
 _OVER_AFTER: Final = re.compile(r"^[^.;,]{0,25}?\b(?:resolved|cured|healed|treated(?! with))\b", re.IGNORECASE)
 _REMISSION_AFTER: Final = re.compile(r"^[^.;]{0,40}?\bin remission\b", re.IGNORECASE)
 
@@ -56,10 +65,16 @@ _RELATIVES: Final = {
 }
 _RELATIVE: Final = re.compile("|".join(rf"(?P<{name}>\b(?:{words})\b)" for name, words in _RELATIVES.items()), re.IGNORECASE)
 _TOLD: Final = re.compile(
-    r"\b(?:says?|said|reports?|reported|states?|stated|calls?|called|notic\w+|found|thinks?|denie[sd]|worr\w+|brought|gives|confirms?|that|patient|pt|he|she|has been(?! diagnosed))\b",
+    r"\b(?:says?|said|reports?|reported|states?|stated|calls?|called|notic\w+|found|thinks?|denie[sd]"
+    r"|worr\w+|brought|gives|confirms?|that|patient|pt|he|she|has been(?! diagnosed))\b",
     re.IGNORECASE,
 )
 """Behind a relative: she speaks of the patient."""
+
+_ALLERGIC: Final = re.compile(r"allerg(?:ic|y) to\b", re.IGNORECASE)
+_FILLERS: Final = frozenset("and or nor any of the a an further new recent significant history evidence family".split())  # noqa: SIM905
+"""Words that do not use up a cue's reach."""
+_ENDS_REACH: Final = re.compile(r"\b(?:has|have|had|with|since|due to|because of|for|is|was|on)\b|:", re.IGNORECASE)
 
 _DATED: Final = 15
 """Characters between an episode and the date that puts it into the past."""
@@ -80,7 +95,7 @@ def read_problems(text: str, layout: Layout, found: list[Mention], dated: Sequen
 
 def _problems(text: str, sentence: Sentence, mention: Mention, found: list[Mention], dated: Sequence[Dated]) -> Iterator[Problem]:
     names = mention.names("problem")
-    if not names or sentence.section == "allergies" or re.search(r"allerg(?:ic|y) to\b", text[sentence.start : mention.start], re.IGNORECASE):
+    if not names or sentence.section == "allergies" or _ALLERGIC.search(text, sentence.start, mention.start):
         return
     before = _before(text, sentence, mention, found)
     after = text[mention.stop : sentence.stop]
@@ -134,8 +149,8 @@ def _reaches(cue: re.Pattern[str], before: str, most: int) -> bool:
     if not matches:
         return False
     between = before[matches[-1].end() :]
-    words = re.findall(r"[^\W_][\w'/-]*", re.sub(r"\b(?:and|or|nor|any|of|the|a|an|further|new|recent|significant|history|evidence|family)\b", "", between))
-    return len(words) <= most and not re.search(r"\b(?:has|have|had|with|since|due to|because of|for|is|was|on)\b|:", between.replace("history of", ""))
+    words = [word for word in re.findall(r"[^\W_][\w'/-]*", between) if word.lower() not in _FILLERS]
+    return len(words) <= most and not _ENDS_REACH.search(between)
 
 
 def _relative(before: str, after: str) -> str | None:

@@ -69,11 +69,11 @@ def _entries() -> Iterator[tuple[Kind, str, str]]:
 
 
 def _pattern(word: str) -> str:
-    return re.escape(word).replace(r"\-", "[-/ ]").replace(r"\ ", r"[\s-]+").replace("'", "['’]?")
+    return re.escape(word).replace(r"\-", "[-/ ]").replace(r"\ ", r"[\s-]+").replace("'", "['\u2019]?")
 
 
 def _key(word: str) -> str:
-    return re.sub(r"[\s/-]+", " ", word.replace("’", "'").replace("'", "")).lower()
+    return re.sub(r"[\s/-]+", " ", word.replace("\u2019", "'").replace("'", "")).lower()
 
 
 def _means_something_else(text: str, match: re.Match[str]) -> bool:
