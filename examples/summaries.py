@@ -14,13 +14,13 @@ async def main() -> None:
     async with AsyncKernel() as kernel, Agent.spawn(kernel, "chronicler") as agent:
 
         async def sum_up(messages: list[Message]) -> str:
-            text = "Sum up in two sentences: " + " ".join(message.text for message in messages)
-            answer = await agent.call(Generate(model=agent.model, messages=[Message("user", text)], max_tokens=60))
+            text = " ".join(message.text for message in messages)[:4_000]  # this takes its time on a processor
+            answer = await agent.call(Generate(model=agent.model, messages=agent.prompt(f"Sum up: {text}"), max_tokens=60))
             print(f"({len(messages)} messages are about to leave: {answer.text})")
             return answer.text
 
         diary = await Conversation.open(agent, "diary", on_notice=sum_up)
-        for day in range(300):
+        for day in range(200):
             await diary.keep(f"Day {day}: we sailed {day % 7 + 3} miles and saw {day % 5} whales.", "I have written it down.")
         async for piece in diary.ask("How was the journey?", max_tokens=60):
             print(piece, end="", flush=True)

@@ -18,7 +18,7 @@ from .branches import Span, begin
 from .connection import Connection
 from .filestore import FileRow
 from .ranking import Recalled
-from .window import Made, paginate
+from .window import Made, paginate, told
 
 SEARCHED_BYTES: Final = 256 << 10
 """Of a file that are searched. Its pages are made while it is written, at half a millisecond each, and others wait for that."""
@@ -100,12 +100,10 @@ def spans(connection: Connection, owner: str, branch: int, keys: Collection[int]
 
 def passages(connection: Connection, files: Sequence[FileRow], ranked: Iterator[Recalled]) -> Iterator[Passage]:
     """What the pages that were ranked say; one of a version that was replaced meanwhile is passed over."""
-    query = "SELECT seq, start, substr(text, start + 1, stop - start) FROM pages JOIN messages ON messages.id = message WHERE pages.id = ?"
     by_key = {file.key: file for file in files}
-    for points in ranked:
-        found = connection.execute(query, (points.page,)).fetchone()
-        if found is not None and found[0] in by_key:
-            yield Passage(by_key[found[0]], found[1], found[2], points)
+    for points, page in told(connection, ranked):
+        if page.seq in by_key:
+            yield Passage(by_key[page.seq], page.start, page.text, points)
 
 
 def _branch(connection: Connection, owner: str) -> int:

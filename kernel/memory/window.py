@@ -5,24 +5,29 @@ found by keyword at once and by meaning when its sentences have vectors. Pages a
 that; they belong to messages, so that contexts that share a message share its pages, and go with it.
 """
 
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from kernos.syscalls.errors import ConflictError
+from kernos.syscalls.model import Role
 
 from . import keywords
 from .branches import spans
 from .connection import Connection
 from .history import note
 from .keywords import Entry
+from .ranking import Recalled
 from .sentences import cuts
 from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of, of
 
 PAGE_CHARACTERS: Final = 300
 """The longest page. Some 75 tokens: a few sentences, enough to be understood, and a dozen of them fit what may be recalled."""
+
+_TOLD: Final = 8
+"""Pages that are read at a time at the most: half of what usually fits what may be recalled."""
 
 Made = list[tuple[int, Entry]]
 """Pages that were made, and the branch that each is of."""
@@ -46,6 +51,19 @@ class Unembedded(msgspec.Struct, frozen=True):
     id: int
     branch: int
     text: str
+
+
+class PageText(NamedTuple):
+    """What a page says, and which part of which message it is; the sources are those of a summary."""
+
+    seq: int
+    role: Role
+    start: int
+    text: str
+    time: float
+    labels: str
+    source_start: int | None
+    source_stop: int | None
 
 
 class MessageState(msgspec.Struct, frozen=True):
@@ -144,6 +162,19 @@ def pages(connection: Connection, actor: str, id_: str, start: int = 0, stop: in
     pinned = set(pins(connection, row))
     found = [Page(*values) for part in parts for values in connection.execute(query, (part.branch, part.start, part.stop))]
     return [page for page in found if page.seq not in pinned]
+
+
+def told(connection: Connection, ranked: Iterator[Recalled]) -> Iterator[tuple[Recalled, PageText]]:
+    """What pages say, in the order given; those that are gone are passed over. Read as they are asked for, ever more at a time."""
+    query = """
+        SELECT pages.id, seq, role, start, substr(text, start + 1, stop - start), time, coalesce(labels, '[]'), source_start, source_stop
+        FROM json_each(?) JOIN pages ON pages.id = value JOIN messages ON messages.id = message"""
+    size = 1  # the best may be all that is wanted: of many contexts that are searched together most give none
+    while some := list(islice(ranked, size)):
+        rows = connection.execute(query, (str([points.page for points in some]),))
+        texts = {page: PageText(*row) for page, *row in rows}
+        yield from ((points, texts[points.page]) for points in some if points.page in texts)
+        size = min(4 * size, _TOLD)
 
 
 # --- for the kernel itself, which embeds the pages of everybody ------------------------------------------------------------------

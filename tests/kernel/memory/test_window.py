@@ -1,9 +1,13 @@
 """What is in the window, what has left it, and what was embedded of that."""
 
+import string
+from collections.abc import Iterator
+
 import pytest
 
 from kernos.kernel.memory import history, transcripts, window
 from kernos.kernel.memory.connection import Connection
+from kernos.kernel.memory.ranking import Recalled
 from kernos.syscalls.errors import ConflictError
 from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say
 
@@ -64,6 +68,30 @@ def test_a_large_message_is_cut_into_pages(connection: Connection, monkeypatch: 
     say(connection, row.id, "before", "One. Two two. Threethreethree", "after")
     window.page_out(connection, OWNER, row.id, 3, NOW)
     assert [page.text for page in window.unembedded(connection, 9)] == ["before", "One. Two ", "two. Threeth", "reethree", "after"]
+
+
+def test_pages_say_what_they_hold_in_the_order_asked_and_none_is_read_before(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "PAGE_CHARACTERS", 12)
+    row = context(connection)
+    say(connection, row.id, *(f"Letter {char}. And more" for char in string.ascii_lowercase))
+    window.page_out(connection, OWNER, row.id, 26, NOW)
+    pages = [page.id for page in window.pages(connection, OWNER, row.id)]
+    asked = list[int]()
+
+    def ranked() -> Iterator[Recalled]:
+        for page in (pages[50], 9_999, *pages[:50], pages[51]):
+            asked.append(page)
+            yield Recalled(page, 0, 0, 0, 0)
+
+    found = window.told(connection, ranked())
+    points, page = next(found)
+    assert (points.page, page.seq, page.start, page.text) == (pages[50], 25, 0, "Letter z. ")
+    assert asked == [pages[50]]
+    rest = [(points.page, page.text) for points, page in found]
+    assert [page for page, _ in rest] == [*pages[:50], pages[51]]
+    assert [text for _, text in rest][:2] == ["Letter a. ", "And more"]
 
 
 def test_vectors_come_with_their_model_and_are_made_anew_for_another(connection: Connection, chat: str) -> None:
