@@ -146,7 +146,7 @@ def _kinds_by_folds(pairs: list[Pair], questions: Matrix, answers: Matrix) -> tu
     told = np.zeros((2, len(pairs), len(names)), dtype=np.float32)
     for train, test in GroupKFold(FOLDS).split(pairs, groups=[pair.focus for pair in pairs]):
         heads = Kinds.fit([pairs[at] for at in train], questions[train], answers[train])
-        columns = [names.index(name) for name in heads.labels]
+        columns = np.array([names.index(name) for name in heads.labels])
         told[0][np.ix_(test, columns)] = heads.of_questions([pairs[at].question for at in test], questions[test])
         told[1][np.ix_(test, columns)] = heads.of_texts([pairs[at].answer for at in test], answers[test])
     return told[0], told[1]

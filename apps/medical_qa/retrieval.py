@@ -38,9 +38,9 @@ class Index:
 
     def __init__(self, texts: Sequence[str], vectors: Matrix) -> None:
         self._vectors = vectors
-        counter: Any = CountVectorizer(analyzer=terms)
-        self._words = _weighted(counter.fit_transform(texts))
-        self._counter = counter
+        make: Any = CountVectorizer  # its own annotations know no analyzer that is a function
+        self._counter = make(analyzer=terms)
+        self._words = _weighted(self._counter.fit_transform(texts))
 
     def by_meaning(self, vectors: Matrix) -> Matrix:
         """Similarities [questions, texts] to the vectors of questions."""
@@ -54,7 +54,8 @@ class Index:
 
     def together(self, questions: Sequence[str], vectors: Matrix) -> Matrix:
         """Both, in standard deviations [questions, texts]."""
-        return deviations(self.by_meaning(vectors)) + np.float32(WORDS) * deviations(self.by_words(questions))
+        together = deviations(self.by_meaning(vectors)) + WORDS * deviations(self.by_words(questions))
+        return together.astype(np.float32)
 
 
 def terms(text: str) -> list[str]:

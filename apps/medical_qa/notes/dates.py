@@ -93,12 +93,14 @@ def _clause(text: str, dated: Dated, start: int, stop: int) -> tuple[int, int]:
     borders = [*_BORDER.finditer(text, start, stop)]
     left = max((border.end() for border in borders if border.end() <= dated.start), default=start)
     rights = [border.start() for border in borders if border.start() >= dated.stop and border.start() > left]
-    for right in (*rights, stop):
-        before, after = text[left : dated.start], text[dated.stop : right]
-        if sum(map(str.isalpha, before + after)) >= 2:
-            break
-    left, right = max(left, dated.stop - MOST), min(right, max(left, dated.stop - MOST) + MOST)
+    right = next((one for one in rights if _letters(text[left : dated.start] + text[dated.stop : one]) >= 2), stop)
+    left = max(left, dated.stop - MOST)
+    right = min(right, left + MOST)
     return _trimmed(text, left, right)
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def read_drugs(text: str, layout: Layout, found: list[Mention], taken: list[tupl
 
 def _drug(text: str, mention: Mention, sentence: Sentence, stop: int) -> Drug:
     name = Sourced(mention.names("drug")[0], mention.start, mention.stop)
-    status = Sourced(_use(text, mention, sentence, stop), mention.start, mention.stop)
+    status = Sourced[Use](_use(text, mention, sentence, stop), mention.start, mention.stop)
     if status.value == "allergic":
         return Drug(name, status)
     behind = text[mention.stop : stop]

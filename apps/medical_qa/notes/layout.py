@@ -75,4 +75,7 @@ def _pieces(line: str) -> list[tuple[int, int]]:
 
 
 def _section(title: str) -> Section:
-    return next((section for section, pattern in _SECTIONS if pattern.search(title)), "other")
+    for section, pattern in _SECTIONS:
+        if pattern.search(title):
+            return section
+    return "other"

@@ -65,7 +65,8 @@ def _names() -> tuple[re.Pattern[str], dict[str, tuple[tuple[Kind, str], ...]]]:
 def _entries() -> Iterator[tuple[Kind, str, str]]:
     for kind in _FILES:
         for name, row in rows(kind).items():
-            yield from ((kind, word, name) for word in (name, *filter(None, row["synonyms"].split("|"))))
+            for word in (name, *filter(None, row["synonyms"].split("|"))):
+                yield kind, word, name
 
 
 def _pattern(word: str) -> str:
