@@ -197,6 +197,12 @@ class Work:
         return self.world.files[self.caller.owner, call.path]
 
     @do.register
+    async def _(self, call: files.DeleteFile) -> Done:
+        if self.world.files.pop((self.caller.owner, call.path), None) is None:
+            raise NotFoundError(f"{self.caller.owner} has no file {call.path}.")
+        return Done()
+
+    @do.register
     async def _(self, call: files.ListFiles) -> files.Files:
         own = [data.file for (owner, path), data in self.world.files.items() if owner == self.caller.owner and path.startswith(call.prefix)]
         return files.Files(sorted(own, key=lambda file: file.path))

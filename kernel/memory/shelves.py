@@ -19,8 +19,8 @@ from .vectors import VectorIndex, Vectors
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-_OVERHEAD: Final = 4_096
-"""Bytes of the objects of a shelf besides their arrays."""
+_OVERHEAD: Final = 6_144
+"""Bytes of the objects of a shelf besides their arrays, and of what the allocator cannot use between them."""
 _AUTHORS: Final = 32_000
 """Names of a shelf; pages of later ones have no author."""
 _COMMON: Final = 1_000
