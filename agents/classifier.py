@@ -6,14 +6,10 @@
     head, card = Classifier.load(folder)
 
 The head is multinomial logistic regression (L-BFGS, the same on every run) over the vector beside TF-IDF counts of word and character
-n-grams (sublinear, each block of length one). A saved head is a folder: `card.json`, which says what it is and where it comes from, and
-the numbers in a file that holds nothing to execute.
+n-grams (sublinear, each block of length one). A saved head is an artefact; see `artefact.py`.
 """
 
-import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -24,12 +20,12 @@ from scipy import sparse
 from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
+from . import artefact
 from .rows import InputError
 
 Matrix = NDArray[np.float32]
-
-CARD: Final = "card.json"
 
 _STEPS: Final = 2_000
 """Of the optimiser, at most; it ends by itself after some hundreds."""
@@ -58,22 +54,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Rare labels count as much as frequent ones."""
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
+class Card(artefact.Card, frozen=True, kw_only=True):
     """What a head is: written beside it, for whoever finds it later."""
 
-    task: str
-    data: str
-    """The file or the set that it was trained on."""
-    rows: int
-    encoder: str
-    figures: dict[str, float] = {}
-    """What was measured, on rows that it was not trained on."""
-    notes: str = ""
-    created: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    labels: list[str] = []
     settings: Settings = Settings()
-    weights: str = ""
-    """The file of the numbers, named after what is in it."""
 
 
 class Classifier:
@@ -93,7 +77,8 @@ class Classifier:
             raise InputError(f"A head needs rows of at least two labels to tell apart; these {len(labels)} rows have {len(set(labels))}.")
         blocks = [_Block.fit(analyzer, grams, texts) for analyzer, grams in _wanted(settings)]
         model: Any = LogisticRegression(C=settings.strength, max_iter=_STEPS, class_weight="balanced" if settings.balanced else None)
-        model.fit(_features(blocks, texts, vectors), list(labels))
+        with threadpool_limits(limits=1):  # the other cores are for the models; and small sums on many threads take longer
+            model.fit(_features(blocks, texts, vectors), list(labels))
         coefficients, intercepts = model.coef_, model.intercept_
         if len(model.classes_) == 2:  # one row tells the second label from the first
             coefficients, intercepts = np.vstack([0 * coefficients, coefficients]), np.array([0.0, *intercepts])
@@ -118,38 +103,18 @@ class Classifier:
         """Keep the head in a folder, in place of what was there; the card as it was written."""
         numbers: dict[str, Any] = {"coefficients": self._coefficients.astype(np.float16), "intercepts": self._intercepts}
         for number, block in enumerate(self._blocks):
-            terms = np.frombuffer(msgspec.json.encode(block.terms), dtype=np.uint8)
-            numbers |= {f"terms_{number}": terms, f"idf_{number}": block.idf}
-        packed = BytesIO()
-        np.savez_compressed(packed, **numbers)
-        name = f"weights-{hashlib.sha256(packed.getvalue()).hexdigest()[:16]}.npz"
-        written = msgspec.structs.replace(card, labels=self.labels, settings=self.settings, weights=name)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(packed.getvalue())
-        part = folder / f"{CARD}.part"
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(written)) + b"\n")
-        part.replace(folder / CARD)  # from here on the new weights are the ones that count
-        for old in folder.glob("weights-*.npz"):
-            if old.name != name:
-                old.unlink()
-        return written
+            numbers |= {f"terms_{number}": artefact.as_array(block.terms), f"idf_{number}": block.idf}
+        return artefact.save(folder, msgspec.structs.replace(card, labels=self.labels, settings=self.settings), numbers)
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Self, Card]:
         """The head in a folder and its card; `InputError` if there is none, or it is damaged."""
-        try:
-            card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
-            packed = (folder / card.weights).read_bytes()
-            if card.weights != f"weights-{hashlib.sha256(packed).hexdigest()[:16]}.npz":
-                raise InputError(f"{folder / card.weights} is not as it was written. Train the head again.")
-        except (OSError, msgspec.MsgspecError) as error:
-            raise InputError(f"{folder} holds no head that can be used: {error}. Train one.") from None
-        with np.load(BytesIO(packed), allow_pickle=False) as numbers:
-            blocks = [
-                _Block(analyzer, grams, msgspec.json.decode(numbers[f"terms_{at}"].tobytes(), type=list[str]), numbers[f"idf_{at}"])
-                for at, (analyzer, grams) in enumerate(_wanted(card.settings))
-            ]
-            return cls(card.labels, card.settings, blocks, numbers["coefficients"].astype(np.float32), numbers["intercepts"]), card
+        card, numbers = artefact.load(folder, Card)
+        blocks = [
+            _Block(analyzer, grams, artefact.as_words(numbers[f"terms_{at}"]), numbers[f"idf_{at}"])
+            for at, (analyzer, grams) in enumerate(_wanted(card.settings))
+        ]
+        return cls(card.labels, card.settings, blocks, numbers["coefficients"].astype(np.float32), numbers["intercepts"]), card
 
 
 class _Block:

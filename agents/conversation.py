@@ -9,8 +9,17 @@ There are two ways to ask. `ask` puts all that the context holds before the mode
 `draft` answers a prompt of the app's making (say, with passages looked up for this question) after the last few messages and keeps
 nothing; the app then puts the plain question and the answer it gave on record with `keep`. So the passages neither fill the window
 nor are taken for something that the user said.
+
+What no longer fits the model's window leaves it, and is recalled when a question needs it. With `on_notice`, a summary of it is kept too:
+
+    async def sum_up(messages: list[Message]) -> str:
+        text = "Sum up: " + " ".join(message.text for message in messages)
+        return (await agent.call(Generate(model=agent.model, messages=agent.prompt(text), max_tokens=80))).text
+
+    conversation = await Conversation.open(agent, "chat", on_notice=sum_up)
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Self
 
@@ -18,6 +27,7 @@ from kernos.syscalls.context import AppendContext, ContextInfo, OpenContext, Rea
 from kernos.syscalls.model import Chunk, Generate, Generation, Message
 
 from .agent import Agent
+from .notices import Summarize, summarize_on_notice
 
 
 class Conversation:
@@ -27,12 +37,20 @@ class Conversation:
         self._agent = agent
         self._fresh = info.messages == 0
         self._answer: Generation | None = None
+        self._noticing: asyncio.Task[None] | None = None
         self.id = info.context
 
     @classmethod
-    async def open(cls, agent: Agent, name: str) -> Self:
-        """The conversation of this name; a new one if there is none."""
-        return cls(agent, await agent.call(OpenContext(name=name)))
+    async def open(cls, agent: Agent, name: str, *, on_notice: Summarize | None = None) -> Self:
+        """The conversation of this name; a new one if there is none.
+
+        `on_notice` is asked, in a task of its own until the agent ends, for a summary of messages that are about to leave the window. It
+        must not ask in this conversation, where it would wait for itself.
+        """
+        conversation = cls(agent, await agent.call(OpenContext(name=name)))
+        if on_notice is not None:
+            conversation._noticing = asyncio.create_task(summarize_on_notice(agent, conversation.id, on_notice))
+        return conversation
 
     @property
     def answer(self) -> Generation:
@@ -58,8 +76,11 @@ class Conversation:
 
     async def keep(self, question: str, answer: str) -> None:
         """Put a question and its answer at the end of the transcript."""
-        exchange = [Message("user", question), Message("assistant", answer)]
-        await self._agent.call(AppendContext(context=self.id, messages=exchange))
+        await self.record(Message("user", question), Message("assistant", answer))
+
+    async def record(self, *messages: Message) -> None:
+        """Put messages at the end of the transcript, for instance with labels that whoever reads them shall carry."""
+        await self._agent.call(AppendContext(context=self.id, messages=list(messages)))
         self._fresh = False
 
     async def last(self, count: int) -> list[Message]:

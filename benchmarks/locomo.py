@@ -5,15 +5,13 @@ commercially, so it is not part of Kernos.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-DATA: Final = Path(__file__).parents[2] / "shared" / "data"
+from .public import data_folder
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Conversation:
 
 def conversations() -> list[Conversation]:
     """Those in the file; ends the program with a hint if there is none."""
-    path = Path(os.environ.get("KERNOS_DATA") or DATA) / "locomo" / "locomo.json"
+    path = data_folder() / "locomo" / "locomo.json"
     if not path.exists():
         raise SystemExit(
             f"There is no {path}. Put locomo10.json of https://github.com/snap-research/locomo there under this name, "

@@ -9,9 +9,9 @@ queries, the ranking by meaning and words, and the text of the pages that fit 1,
 all vectors.
 
 `warm_ratio` is the memory that a process of its own grows by when it holds 10,000 contexts of 100 pages with one vector each, over the
-bytes of their vectors in half precision, as they are stored and searched (over single precision it is half of that). `budget_ratio` is
-the most it grows by while as many contexts are used within `recall_mb` as an administrator sets it, over that budget; contexts come from
-real rows, of which there are 64.
+bytes of their vectors in half precision, as they are stored; they are searched with a byte a number. `budget_ratio` is the most it grows
+by while as many contexts are used within `recall_mb` as an administrator sets it, over that budget; contexts come from real rows, of
+which there are 64.
 """
 
 import gc

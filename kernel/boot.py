@@ -1,10 +1,8 @@
 """First boot and every boot: folders, keys, policies, the lock. After this the loop can run."""
 
 import fcntl
-import getpass
 import logging
 import os
-import re
 import resource
 import shutil
 import sys
@@ -12,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, Final
 
-from kernos.syscalls.keys import Key, key_file, make_key, read_key, write_key
+from kernos.syscalls.keys import Key, administrator, key_file, make_key, read_key, write_key
 from kernos.syscalls.places import Places
 from kernos.syscalls.sources import MODEL, ROLES, read_files
 
@@ -86,7 +84,7 @@ def kernel_key(where: Places) -> Key:
 
 def enroll_administrator(where: Places, identities: Identities) -> Key:
     """The key of whoever boots the kernel first: an administrator."""
-    key = _key(where, f"admin:{_login()}")
+    key = _key(where, administrator())
     if identities.revoked(key.public):
         log.warning(
             "the key of %s was revoked and stays so; `kernos principal add` by another administrator makes a new one", key.principal
@@ -114,13 +112,6 @@ def install_policies(where: Places, administrator: str, now: float) -> Generatio
         sound(*read_policy(written))
         generations.install(written, administrator, "the first start", now)
     return generations
-
-
-def _login() -> str:
-    try:
-        return re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
-    except (KeyError, OSError):  # a container whose uid has no name
-        return f"uid{os.getuid()}"
 
 
 def _key(where: Places, principal: str) -> Key:

@@ -72,6 +72,7 @@ class Contexts:
         if self.by_id.pop(row.id, None) is not None:
             self.system.quotas.give(row.payers, {"contexts": 1, "bytes": row.charged})
             self.system.conversations.forget(row.id)
+            self.system.notices.delete(row.id)
             self.system.storage.tell(lambda: self.system.embedder.memory.forget(row.branch))
 
     def whose(self, id_: str, process: Process | None) -> str:

@@ -13,7 +13,7 @@ from kernos.syscalls.context import ExplainContext, Prompt, PromptPart
 from kernos.syscalls.model import Generate, Generation, Message
 
 from . import excerpts, prompts
-from .limits import EXPLAINED, INLINE_TEXT, RECALL_LEAST, RECALL_PAGES
+from .limits import EXPLAINED, INLINE_TEXT, NOTICE_S, NOTICE_WATER, RECALL_LEAST, RECALL_PAGES
 from .memory import recall, transcripts, window
 from .memory.connection import Connection
 from .memory.recall import Found
@@ -44,6 +44,8 @@ class Draft:
     lines: Sequence[Line] = ()
     paged_out: int = 0
     seen: bool = False
+    patience: float | None = None
+    """Until when it waits for agents that were told of what leaves, on the kernel's clock; `None`: it has not had to."""
 
     @property
     def window(self) -> int:
@@ -71,7 +73,7 @@ class Conversations:
             entry = self.system.registry.need(model.name, "decoder")  # it may have failed meanwhile
             self.system.turns.start(ticket, call, entry, prompts.conversation(draft.lines))
 
-        self.system.storage.fetch(ticket, lambda connection: _read(connection, draft), lambda read: self._make_room(read, ready))
+        self._prepare(draft, ready)
 
     def keep(self, ticket: Ticket, call: Generate, id_: str, generation: Generation) -> None:
         """Append question and answer together; the reply leaves when they are durable."""
@@ -126,7 +128,10 @@ class Conversations:
         actor = self.system.contexts.actor(call.context, ticket.agent)
 
         def told(draft: Draft) -> None:
-            parts = [PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points, line.whole) for line in draft.lines]
+            parts = [
+                PromptPart(line.why, line.role, line.text, line.tokens, line.seq, line.points, line.whole, line.source)
+                for line in draft.lines
+            ]
             messages, tokenizer = prompts.conversation(draft.lines), draft.model.tokenizer
 
             def tell(tokens: int) -> None:
@@ -142,7 +147,7 @@ class Conversations:
             if last is not None and not call.messages:
                 told(last)
             else:
-                self._recall(_without(read), told)
+                self._recall(_without(read, self._leaving(read)), told)
 
         self.system.storage.fetch(ticket, lambda connection: _read(connection, draft), found)
 
@@ -156,9 +161,15 @@ class Conversations:
         if len(self.seen) > EXPLAINED:
             self.seen.popitem(last=False)
 
+    def _prepare(self, draft: Draft, then: Callable[[Draft], object]) -> None:
+        """Read what is in the window, make room, and recall."""
+        self.system.storage.fetch(draft.ticket, lambda connection: _read(connection, draft), lambda read: self._make_room(read, then))
+
     def _make_room(self, draft: Draft, then: Callable[[Draft], object]) -> None:
-        """Let the oldest messages leave if there is no room, then recall."""
-        until = prompts.leaving(draft.lines, draft.window)
+        """Let the oldest messages leave if there is no room, when those who want to know of it have had their time; then recall."""
+        until = self._leaving(draft)
+        if self._waits(draft, until, then):
+            return
         if not until:
             self._recall(draft, then)
             return
@@ -166,9 +177,25 @@ class Conversations:
 
         def left(outcome: tuple[ContextRow, Made]) -> None:
             self.paged_out(outcome[1])
-            self._recall(_without(draft), then)
+            self._recall(_without(draft, until), then)
 
         self.system.storage.write(lambda connection: _page_out(connection, draft, until, now), draft.ticket.then(left))
+
+    def _leaving(self, draft: Draft) -> int:
+        """How far messages must leave: only those that agents were told of already, if that makes room."""
+        until, told = prompts.leaving(draft.lines, draft.window), self.system.notices.until(draft.id)
+        enough = told < until and not prompts.leaving(prompts.staying(draft.lines, told), draft.window)
+        return told if enough else until
+
+    def _waits(self, draft: Draft, until: int, then: Callable[[Draft], object]) -> bool:
+        """Give notice of what leaves now or soon; whether the turn waits, and is prepared anew afterwards, as others may have written."""
+        notices = self.system.notices
+        notices.give(draft.id, until or prompts.leaving(draft.lines, draft.window, NOTICE_WATER))
+        if not until:
+            return False
+        patience = draft.patience or self.system.host.now + NOTICE_S
+        again = replace(draft, patience=patience)
+        return notices.wait(draft.ticket, draft.id, patience, lambda _: self._prepare(again, then))
 
     def paged_out(self, made: Made) -> None:
         """Pages were made: they are found by their words now, and by meaning soon."""
@@ -185,7 +212,7 @@ class Conversations:
             return
 
         def tokens(page: Found) -> int:
-            return len(tokenizer.encode(prompts.quoted(page.role, page.seq, page.text) + "\n"))
+            return len(tokenizer.encode(prompts.quoted(_line(page)) + "\n"))
 
         def rank(connection: Connection, vector: Any) -> list[tuple[Found, int]]:
             ranked = memory.rank(connection, draft.actor, draft.id, question, vector)
@@ -193,7 +220,7 @@ class Conversations:
             return list(recall.fitting(found, tokens, budget, RECALL_PAGES, RECALL_LEAST))
 
         def ranked(found: list[tuple[Found, int]], _by_meaning: bool) -> None:
-            recalled = [Line("recalled", page.role, page.text, size, page.seq, points_of(page)) for page, size in found]
+            recalled = [_line(page, size) for page, size in found]
             then(replace(draft, lines=prompts.with_recalled(draft.lines, recalled)))
 
         self.system.recalls.ask(draft.ticket, lambda connection: memory.topic(connection, draft.actor, draft.id, question), rank, ranked)
@@ -231,9 +258,13 @@ def _read(connection: Connection, draft: Draft) -> Draft:
     return replace(draft, lines=excerpts.fitted([*old, *new], draft.window, lambda text: tokens_of(tokenizer, text)))
 
 
-def _without(draft: Draft) -> Draft:
-    """The draft without what has to leave."""
-    lines = prompts.staying(draft.lines, prompts.leaving(draft.lines, draft.window))
+def _line(page: Found, tokens: int = 0) -> Line:
+    return Line("recalled", page.role, page.text, tokens, page.seq, points_of(page), source=page.source)
+
+
+def _without(draft: Draft, until: int) -> Draft:
+    """The draft without what leaves: the messages before `until`."""
+    lines = prompts.staying(draft.lines, until)
     return replace(draft, lines=lines, paged_out=len(draft.lines) - len(lines))
 
 

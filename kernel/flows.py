@@ -35,6 +35,10 @@ QUOTED: Final = 4_000
 """Characters of a call that are shown to whoever is to approve it."""
 
 
+Consent = tuple[list[str], Sink]
+"""What takes somebody's consent: that these labels go there."""
+
+
 class _Labelled(msgspec.Struct):
     """Just the labels of a reply."""
 
@@ -108,21 +112,25 @@ class Flows:
             raise LimitError(f"This would have more than {LABELS} labels. Use fewer.")
         return marks
 
-    def check(self, process: Process, call: Call[Any]) -> None:
-        """Raise `DeniedError` or `ApprovalNeededError` if a call takes something where its labels may not go."""
+    def check(self, process: Process, call: Call[Any]) -> list[Consent]:
+        """Raise `DeniedError` if a call takes something where its labels may not go; else the consents that it takes to make it."""
         labels, sinks = OUTFLOWS[type(call)](self.system, process, call)
-        if labels and sinks:
-            self.require(process, labels, sinks, call)
+        return self._judge(process, labels, sinks) if labels and sinks else []
 
     def require(self, process: Process, labels: Iterable[str], sinks: list[Sink], call: Call[Any]) -> None:
-        """The same for labels and sinks that are known already."""
+        """Check, and use consents up, where labels and sinks are known to the handler of a call alone."""
+        self.use_consents(process, self._judge(process, labels, sinks), call)
+
+    def _judge(self, process: Process, labels: Iterable[str], sinks: list[Sink]) -> list[Consent]:
+        needed = []
         for sink in sinks:
             effects = {label: self._effect(label, sink) for label in labels}
             for label, effect in effects.items():
                 if effect == "deny":
                     raise self._denied(process, label, sink, "send what is labelled")
             if waiting := sorted(label for label, effect in effects.items() if effect == "approve"):
-                self._need_approval(process, waiting, sink, call)
+                needed.append((waiting, sink))
+        return needed
 
     def hand_over(self, sender: Process, receiver: Process, labels: Iterable[str]) -> None:
         """Raise `DeniedError` if what an agent answers may not reach another."""
@@ -153,35 +161,45 @@ class Flows:
 
     # --- approval -----------------------------------------------------------------------------------------------------------------
 
-    def _need_approval(self, process: Process, labels: list[str], sink: Sink, call: Call[Any]) -> None:
-        """Use up the consent to a call, or raise `ApprovalNeededError`; `DeniedError` if it was refused."""
+    def use_consents(self, process: Process, needed: list[Consent], call: Call[Any]) -> None:
+        """Use up the consents to a call. Raises `ApprovalNeededError` where one is missing, `DeniedError` where it was refused."""
+        requests = [self._requested(process, *consent, call) for consent in needed]
+        for request, (labels, sink) in zip(requests, needed, strict=True):
+            if request.state == "refused":
+                raise self._refused(process, labels, sink, request)
+            if request.state == "waiting":
+                raise ApprovalNeededError(
+                    f"Agent {process.pid} carries {', '.join(labels)}: {sink.name} needs approval, asked for as {request.approval}.",
+                    approval=request.approval,
+                    labels=", ".join(labels),
+                    sink=sink.paths[0],
+                )
+        for request, (_, sink) in zip(requests, needed, strict=True):  # all of them are there: none is used up in vain
+            self.approvals.use(request)
+            process.tell(self.system.host.now, f"used the approval {request.approval} for {sink.name}")
+
+    def _requested(self, process: Process, labels: list[str], sink: Sink, call: Call[Any]) -> Request:
+        """What was asked for this call before, or is from now on."""
         now = self.system.host.clock
         digest = hashlib.sha256(b"\0".join((sink.name.encode(), encode(call)))).digest()
-        request = self.approvals.take(process.pid, digest, now)
-        if request is not None and request.state == "approved":
-            process.tell(self.system.host.now, f"used the approval {request.approval} for {sink.name}")
-            return
-        if request is not None and request.state == "refused":
-            raise DeniedError(
-                f"It was refused that agent {process.pid} of {process.principal} does this to {sink.name}. Do something else.",
-                subject=f"{process.principal}, agent {process.pid}",
-                object=sink.paths[0],
-                action=f"flow {labels[0]}",
-                policy=self.system.law.policy.hash,
-                rule=f"approval {request.approval}",
-            )
+        request = self.approvals.asked(process.pid, digest, now)
         if request is None:
-            text = _described(process, labels, sink, call)
-            request = Request(self.system.new_id(), process.principal, process.pid, process.user, digest, text, now)
+            text, carried = _described(process, labels, sink, call), sorted({*labels, *process.labels})
+            request = Request(self.system.new_id(), process.principal, process.pid, process.user, digest, text, carried, now)
             try:
                 self.approvals.ask(request)
             except FullError:
                 raise BusyError("Too many calls wait for approval. Have those decided first.", retry_after=10.0) from None
-        raise ApprovalNeededError(
-            f"Agent {process.pid} carries {', '.join(labels)}: {sink.name} needs approval, which is asked for as {request.approval}.",
-            approval=request.approval,
-            labels=", ".join(labels),
-            sink=sink.paths[0],
+        return request
+
+    def _refused(self, process: Process, labels: list[str], sink: Sink, request: Request) -> DeniedError:
+        return DeniedError(
+            f"It was refused that agent {process.pid} of {process.principal} does this to {sink.name}. Do something else.",
+            subject=f"{process.principal}, agent {process.pid}",
+            object=sink.paths[0],
+            action=f"flow {labels[0]}",
+            policy=self.system.law.policy.hash,
+            rule=f"approval {request.approval}",
         )
 
 

@@ -1,12 +1,12 @@
 """The only way in: decode, identify, authorise, charge, dispatch. Default deny.
 
 A message passes these steps in this order and a failure at any of them is a typed error to its sender and nothing to anybody else. No
-handler can be reached but through here, and only here is the policy asked.
+handler can be reached but through here. Who may do what is asked of `authority.py`, where labels may go of `flows.py`, and what a call with
+an idempotency key was answered before is kept by `core/repeats.py`.
 """
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +22,6 @@ from kernos.syscalls.errors import (
     ConflictError,
     CutOffError,
     DeadlineError,
-    DeniedError,
     InternalError,
     KernelRestartedError,
     KernosError,
@@ -32,43 +31,27 @@ from kernos.syscalls.errors import (
     UnknownCallError,
 )
 from kernos.syscalls.model import Generate
-from kernos.syscalls.process import Exit, GetUsage, Nice
-from kernos.syscalls.table import NAMES, ROWS, Cost, Row, fields_of, request_decoder
+from kernos.syscalls.table import NAMES, ROWS, Cost, Row, request_decoder
 from kernos.syscalls.version import MAJOR, MINOR
 from kernos.syscalls.wire import Kind, ReplyHeader, RequestHeader, decode_request_header, encode
 
 from .core.processes import Life, Process
-from .core.scheduler import RANK
+from .core.repeats import Repeats
 from .handlers import HANDLERS
 from .host import Client, Delivery
-from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S, IDEMPOTENCY_RECORDS, IDEMPOTENCY_S
+from .limits import CALLS_IN_FLIGHT, CUT_OFF_RETRY_S
 from .memory.records import Request
 from .outflows import OUTFLOWS
-from .security.patterns import match_path
 from .system import System
 from .tickets import LATER, Ticket
 
 log = logging.getLogger(__name__)
-
-_TEMPLATES = {entry.call: [(template, fields_of(template), action) for template, action in entry.needs] for entry in ROWS.values()}
 
 
 class _Tag(msgspec.Struct):
     """Just the name of a call, to tell an unknown call from a bad one."""
 
     call: str = ""
-
-
-class _Record:
-    """What became of a call with an idempotency key: its outcome, or who waits for it."""
-
-    __slots__ = ("answer", "body", "since", "waiting")
-
-    def __init__(self, body: bytes, since: float) -> None:
-        self.body = body
-        self.since = since
-        self.answer: bytes | None = None
-        self.waiting: list[Ticket] = []
 
 
 class Gate:
@@ -79,7 +62,7 @@ class Gate:
         self.in_flight: dict[tuple[str, int], Ticket] = {}
         self._decoder = request_decoder()
         self._tag = msgspec.msgpack.Decoder(_Tag)
-        self._records: dict[str, OrderedDict[str, _Record]] = {}
+        self.repeats = Repeats[Ticket]()
         system.gate = self
 
     # --- in -----------------------------------------------------------------------------------------------------------------------
@@ -144,7 +127,11 @@ class Gate:
             request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
         ticket = Ticket(self, client, header.id, row, call, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
-        if request is None or self._first(ticket, request):
+        if request is not None and self._repeated(ticket, request):
+            return
+        if process is not None and row.call in OUTFLOWS:
+            self._let_out(ticket, call)
+        else:
             self._dispatch(ticket, call)
 
     def _judge(self, client: Client, header: RequestHeader, row: Row, call: Call[Any]) -> tuple[Process | None, list[str]]:
@@ -152,9 +139,7 @@ class Gate:
         process = None
         try:
             process = self._identify(client, header.pid, row)
-            asked = self._authorise(client, process, row, call)
-            if process is not None and row.call in OUTFLOWS:
-                self.system.flows.check(process, call)
+            asked = self.system.authority.check(client.principal, process, call)
             self.system.audit.check(row)
             self._charge(client, header, process, row)
         except KernosError as error:
@@ -175,94 +160,6 @@ class Gate:
             raise NotYoursError(f"{client.principal} has no living agent {pid}.{reason} Spawn one with `process.spawn`.")
         return process
 
-    def _authorise(self, client: Client, process: Process | None, row: Row, call: Call[Any]) -> list[str]:
-        asked = []
-        for template, fields, action in _TEMPLATES[row.call]:
-            object_ = self._object(template, fields, client, process, call) if fields else template
-            if object_ is not None:
-                asked.append(f"{object_}:{action}")
-                self.require(client.principal, object_, action)
-                if process is not None and process.user is not None:
-                    self.require(process.user, object_, action)
-                if process is not None and process.rights:
-                    self._require_delegated(process, call, object_, action)
-        return asked
-
-    def require(self, subject: str, object_: str, action: str) -> None:
-        """Raise `DeniedError` unless the policy allows it."""
-        law = self.system.law
-        verdict = law.policy.decide(subject, object_, action)
-        if law.shadow is not None or not verdict.noted:
-            law.note(subject, object_, action, verdict)
-        if not verdict.allowed:
-            why = f"the rule {verdict.rule} forbids it" if verdict.rule else "no rule allows it"
-            raise DeniedError(
-                f"{subject} may not {action} {object_}: {why}. Ask the administrator.",
-                subject=subject,
-                object=object_,
-                action=action,
-                policy=law.policy.hash,
-                rule=str(verdict.rule or ""),
-            )
-
-    def _require_delegated(self, process: Process, call: Call[Any], object_: str, action: str) -> None:
-        """Raise `DeniedError` unless the agent was given this right. It may always end itself."""
-        if not _delegated(process, object_, action) and not (isinstance(call, Exit) and call.pid == process.pid):
-            raise DeniedError(
-                f"Agent {process.pid} ({process.name}) may not {action} {object_}: it was spawned with fewer rights than its app has.",
-                subject=f"{process.principal}, agent {process.pid}",
-                object=object_,
-                action=action,
-                policy=self.system.law.policy.hash,
-                rule=f"rights delegated to agent {process.pid}",
-            )
-
-    def may(self, ticket: Ticket, object_: str, action: str) -> bool:
-        """Whether the caller may do something that its request does not name, such as look at one of many files."""
-        process = ticket.process
-        if process is not None and not _delegated(process, object_, action):
-            return False
-        user = process.user if process is not None else None
-        subjects = (ticket.principal,) if user is None else (ticket.principal, user)
-        return all(self.system.law.policy.decide(subject, object_, action).allowed for subject in subjects)
-
-    def _object(self, template: str, fields: tuple[str, ...], client: Client, process: Process | None, call: Call[Any]) -> str | None:
-        values = {}
-        for field in fields:
-            if field in ("whose", "raised"):
-                value = self._whose(client, process, call) if field == "whose" or self._raises(call) else None
-            else:
-                value = getattr(call, field)
-            if value is None:
-                return None
-            values[field] = value
-        return template.format_map(values)
-
-    def _whose(self, client: Client, process: Process | None, call: Call[Any]) -> str | None:
-        """`own`, or the owner of the process, context or quota that a call names; what does not exist counts as one's own.
-
-        A context that somebody else shares with the caller's owner is `shared`.
-        """
-        if (pid := getattr(call, "pid", None)) is not None:
-            other = self.system.processes.rows.get(pid)
-            return "own" if other is None or other.principal == client.principal else other.principal
-        if isinstance(call, GetUsage):
-            own = (None, client.principal, process.user if process is not None else None)
-            return "own" if call.principal in own else call.principal
-        if (id_ := getattr(call, "context", None)) is None:
-            return None
-        return self.system.contexts.whose(id_, process)
-
-    def _raises(self, call: Call[Any]) -> bool:
-        """Whether a call makes a process more urgent than it is, or weigh more."""
-        if not isinstance(call, Nice):
-            return False
-        process = self.system.processes.rows.get(call.pid)
-        if process is None:
-            return False
-        heavier = call.weight is not None and call.weight > self.system.scheduler.weight(call.pid)
-        return heavier or RANK[call.priority] < RANK[process.priority]
-
     def _charge(self, client: Client, header: RequestHeader, process: Process | None, row: Row) -> None:
         if (client.principal, header.id) in self.in_flight:
             raise ConflictError(f"A call with the id {header.id} is in flight already. Number calls one by one.")
@@ -275,6 +172,25 @@ class Gate:
             process.calls += 1
             self.system.agents.count(process)
 
+    def _let_out(self, ticket: Ticket, call: Call[Any], *, new: bool = False) -> None:
+        """Dispatch a call that takes something away, if what its agent carries may go there.
+
+        One that takes somebody's consent, and carries a key, may have been carried out already, by a kernel before this one: unless it is
+        known to be `new` the database is asked first, as nobody shall be asked to consent to what will not be done.
+        """
+        flows = self.system.flows
+        try:
+            needed = flows.check(ticket.agent, call)
+            if needed and ticket.request is not None and not new:
+                self.system.storage.fetch(ticket, lambda _: None, lambda _: self._let_out(ticket, call, new=True))
+                self._park(ticket)
+                return
+            flows.use_consents(ticket.agent, needed, call)
+        except KernosError as error:
+            self._turn_back(ticket, error)
+        else:
+            self._dispatch(ticket, call)
+
     def _dispatch(self, ticket: Ticket, call: Call[Any]) -> None:
         try:
             result = HANDLERS[type(call)](self.system, ticket, call)
@@ -286,9 +202,18 @@ class Gate:
             elif ticket.open:
                 self._park(ticket)
 
+    def _turn_back(self, ticket: Ticket, error: KernosError) -> None:
+        """End a call because of labels. The audit log has the refusal, and its facts, as an entry of its own."""
+        if not ticket.entry:
+            ticket.asked = None
+        self.system.audit.refused(ticket.client, ticket.agent.pid, ticket.process, ticket.row, error)
+        self.fail(ticket, error)
+
     # --- calls in flight ----------------------------------------------------------------------------------------------------------
 
     def _park(self, ticket: Ticket) -> None:
+        if self.in_flight.get((ticket.principal, ticket.id)) is ticket:
+            return
         if ticket.asked is not None:
             self.system.audit.noted(ticket, "")
         self.in_flight[(ticket.principal, ticket.id)] = ticket
@@ -343,7 +268,8 @@ class Gate:
             return False
         self._close(ticket, "ok")
         if ticket.key is not None:
-            self._settle(ticket, ticket.key, body)
+            for other in self.repeats.settle(ticket.principal, ticket.key, body):
+                self._repeat(other, body)
         return self._send(ticket.client, ticket.id, Kind.REPLY, body)
 
     def _readable(self, ticket: Ticket, body: bytes) -> bool:
@@ -352,9 +278,7 @@ class Gate:
             try:
                 self.system.flows.receive(ticket, body)
             except KernosError as error:
-                if ticket.asked is None:
-                    self.system.audit.refused(ticket.client, ticket.agent.pid, ticket.process, ticket.row, error)
-                self.fail(ticket, error)
+                self._turn_back(ticket, error)
                 return False
         return True
 
@@ -363,7 +287,7 @@ class Gate:
         if ticket.open:
             self._close(ticket, error.code)
             self._refuse(ticket.client, ticket.id, error)
-            for other in self._unrecord(ticket):
+            for other in self.repeats.free(ticket.principal, ticket.key) if ticket.key is not None else ():
                 other.fail(error)
 
     def fault(self, ticket: Ticket, error: Exception) -> None:
@@ -415,57 +339,26 @@ class Gate:
 
     # --- applied once -------------------------------------------------------------------------------------------------------------
 
-    def _first(self, ticket: Ticket, request: Request) -> bool:
-        """Whether a call with this key is new to this kernel; a repeated one gets the outcome of the first."""
-        key, body = request.key, request.digest
-        own = self._records.setdefault(ticket.principal, OrderedDict())
-        record = own.get(key)
-        if record is None or (record.answer is not None and self.system.host.now - record.since > IDEMPOTENCY_S):
-            own.pop(key, None)  # so that the new one stands at the end
-            own[key] = _Record(body, self.system.host.now)
-            if len(own) > IDEMPOTENCY_RECORDS:
-                # Not those of calls in flight: somebody may wait for them, and they are few.
-                del own[next(name for name, kept in own.items() if kept.answer is not None or name == key)]
-            return True
-        if record.body != body:
-            ticket.key = None
-            ticket.fail(ConflictError(f"The key {key} was used for another call. Make a new key for each call."))
+    def _repeated(self, ticket: Ticket, request: Request) -> bool:
+        """Whether a call with this key was made before; the one made again then gets the outcome of the first."""
+        record = self.repeats.begin(ticket.principal, request.key, request.digest, self.system.host.now)
+        if record is None:
+            return False
+        ticket.key = None  # what was recorded stays
+        if record.digest != request.digest:
+            ticket.fail(ConflictError(f"The key {request.key} was used for another call. Make a new key for each call."))
         elif record.answer is not None:
             self._repeat(ticket, record.answer)
         else:
-            ticket.key = None
             record.waiting.append(ticket)
             self._park(ticket)
-        return False
-
-    def _settle(self, ticket: Ticket, key: str, body: bytes) -> None:
-        own = self._records.get(ticket.principal)
-        record = own.get(key) if own else None
-        if record is not None:
-            record.answer = body
-            waiting, record.waiting = record.waiting, []
-            for other in waiting:
-                self._repeat(other, body)
+        return True
 
     def _repeat(self, ticket: Ticket, body: bytes) -> None:
         """End a call with the outcome of one made before."""
-        ticket.key = None  # what was recorded stays
         if ticket.open and self._readable(ticket, body):
             self._close(ticket, "repeated")
             self._send(ticket.client, ticket.id, Kind.REPLY, body)
-
-    def _unrecord(self, ticket: Ticket) -> list[Ticket]:
-        """Free the key of a call that failed; who waited for its outcome."""
-        own = self._records.get(ticket.principal)
-        record = own.pop(ticket.key, None) if own and ticket.key is not None else None
-        if own is not None and not own:
-            del self._records[ticket.principal]
-        return record.waiting if record else []
-
-
-def _delegated(process: Process, object_: str, action: str) -> bool:
-    """Whether what an agent was limited to, and each of its parents, names this."""
-    return all(any(right.action in ("*", action) and match_path(object_, right.object) for right in rights) for rights in process.rights)
 
 
 def _check_size(frames: Sequence[bytes]) -> None:

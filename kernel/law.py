@@ -82,7 +82,7 @@ class Law:
             if not found.sound:
                 raise refused(found)
             generation = self._install(files, author, reason, now)
-            return policy, generation, Installed(generation.number, policy.hash, len(found.changes) + found.left_out)
+            return policy, generation, Installed(generation.number, policy.hash, len(found.changes) + len(found.flows) + found.left_out)
 
         def come(outcome: tuple[Policy, Generation, Installed] | Exception) -> None:
             self._changing = False

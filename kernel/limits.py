@@ -162,6 +162,15 @@ HIGH_WATER: Final = 0.9
 LOW_WATER: Final = 0.5
 """Down to which they leave. The KV behind them is computed again then, so it should be rare: at most two tokens for each one appended."""
 
+NOTICE_WATER: Final = 0.8
+"""Share of the window beyond which agents are told of what will leave it: a summary is written while it fills, and no turn has to wait."""
+
+NOTICE_S: Final = 30.0
+"""The longest that a turn waits for agents that were told: some hundred tokens of a summary on a busy CPU. Then messages leave anyhow."""
+
+NOTICE_MESSAGES: Final = 1_024
+"""Messages in a notice, as many as `context.read` gives at once; where more leave, the others can be read."""
+
 RECALL_SHARE: Final = 8
 """What is recalled for a message takes at most this part of the window: 1,024 of 8,192 tokens, where 84 % of the evidence was measured."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernos.syscalls.call import Call
-from kernos.syscalls.context import AppendContext, ForkContext, GrantContext, LabelContext, SnapshotContext
+from kernos.syscalls.context import AppendContext, ForkContext, GrantContext, LabelContext, SnapshotContext, SummarizeContext
 from kernos.syscalls.message import Reply, Send
 from kernos.syscalls.model import Generate
 from kernos.syscalls.process import Spawn
@@ -116,6 +116,7 @@ OUTFLOWS: dict[type[Call[Any]], Callable[["System", Process, Any], Outflow]] = {
     AppendContext: _to_context,
     SnapshotContext: _to_context,
     LabelContext: _to_context,
+    SummarizeContext: _to_context,
     ForkContext: _fork,
     GrantContext: _grant,
     ShareFiles: _share,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kernos.syscalls.context import Points
+from kernos.syscalls.context import Points, Source
 from kernos.syscalls.model import Message, Role
 
 from .limits import HIGH_WATER, LOW_WATER, RECALL_SHARE
@@ -27,16 +27,20 @@ class Line:
     points: Points | None = None
     whole: bool = True
     """`False`: parts of the message are left out."""
+    source: Source | None = None
+    """Of a summary, whose `seq` is the first of them."""
 
 
-def leaving(lines: Sequence[Line], window: int) -> int:
+def leaving(lines: Sequence[Line], window: int, mark: float = HIGH_WATER) -> int:
     """How far messages must leave a window: those before this number; 0: none must.
 
-    Past the high-water mark the oldest go until the low-water mark is reached, but never pinned or new ones, nor the last.
+    Past the high-water mark the oldest go until the low-water mark is reached, but never pinned or new ones, nor the last. With a lower
+    `mark`, those that will have to when the high-water mark is reached.
     """
-    total, until = sum(line.tokens for line in lines), 0
-    if total <= HIGH_WATER * window:
+    tokens, until = sum(line.tokens for line in lines), 0
+    if tokens <= mark * window:
         return 0
+    total = max(tokens, HIGH_WATER * window)
     for line in lines[:-1]:
         if total <= LOW_WATER * window:
             break
@@ -66,14 +70,16 @@ def with_recalled(lines: Sequence[Line], recalled: Sequence[Line]) -> list[Line]
     return [*lines[:-1], *sorted(recalled, key=lambda line: line.seq or 0), *lines[-1:]]
 
 
-def quoted(role: str, seq: int, text: str) -> str:
-    """A recalled page as the model reads it."""
-    return f"[{role}, message {seq}] {text}"
+def quoted(line: Line) -> str:
+    """What was recalled, as the model reads it."""
+    if line.source is not None:
+        return f"[summary, messages {line.source.start}-{line.source.stop - 1}] {line.text}"
+    return f"[{line.role}, message {line.seq}] {line.text}"
 
 
 def conversation(lines: Sequence[Line]) -> list[Message]:
     """The messages to render. What was recalled is quoted at the head of the last one, as many templates want roles to alternate."""
-    recalled = [quoted(line.role, line.seq or 0, line.text) for line in lines if line.why == "recalled"]
+    recalled = [quoted(line) for line in lines if line.why == "recalled"]
     messages = [Message(line.role, line.text) for line in lines if line.why != "recalled"]
     if recalled:
         last = messages.pop()

@@ -11,6 +11,7 @@ from kernos.syscalls.places import Places
 from kernos.syscalls.process import Ended
 
 from .agents import Agents
+from .authority import Authority
 from .config import Config
 from .contexts import Contexts
 from .conversations import Conversations
@@ -31,6 +32,7 @@ from .limits import ZOMBIES
 from .memory import filestore
 from .memory.connection import Connection
 from .models import Registry
+from .notices import Notices
 from .paging import Paging
 from .recalls import Recalls
 from .retention import Retention
@@ -69,6 +71,7 @@ class System:
         self.storage = Storage(self, disk)
         self.agents = Agents(self)
         self.audit = Audit(self)
+        self.authority = Authority(self)
         self.contexts = Contexts(self)
         self.flows = Flows(self)
         self.readers: Readers[Ticket] = Readers()
@@ -79,6 +82,7 @@ class System:
         self.fleet = Fleet(self)
         self.paging = Paging(self)
         self.turns = Turns(self)
+        self.notices = Notices(self)
         self.conversations = Conversations(self)
         self.embeds = Embeds(self)
         self.embedder = Embedder(self)
@@ -107,6 +111,7 @@ class System:
         self.scheduler.forget(process.pid)
         self.paging.keeping.ended(process)
         self.flows.approvals.forget(process.pid)
+        self.notices.ended(process.pid)
         self.agents.changed(process)
         for ticket in self.waiters.pop(process.pid, []):
             ticket.reply(self.collect(process))

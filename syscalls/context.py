@@ -76,11 +76,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True):
     """Something that was done to a context, which was `before` messages long and `after` that.
 
-    `start` to `stop` are the messages it was about: those appended, left behind or paged out. `detail` is the snapshot's name, or the id
-    of the context that was forked. `actor` is empty for appending.
+    `start` to `stop` are the messages it was about: those appended, left behind, paged out or summarized. `detail` is the snapshot's name,
+    or the id of the context that was forked. `actor` is empty for appending.
     """
 
-    kind: Literal["append", "fork", "rollback", "restore", "snapshot", "page_out"]
+    kind: Literal["append", "fork", "rollback", "restore", "snapshot", "page_out", "summarize"]
     time: float
     actor: Annotated[str, Meta(max_length=80)]
     before: int
@@ -118,8 +118,18 @@ class Points(msgspec.Struct, frozen=True):
     author: float
 
 
+class Source(msgspec.Struct, frozen=True):
+    """What a summary is about: messages `start` to `stop`."""
+
+    start: Count
+    stop: Count
+
+
 class Recalled(msgspec.Struct, frozen=True):
-    """A page of message `message` of a context: one that has left the window, or a part of it if it is long."""
+    """A page of message `message` of a context: one that has left the window, or a part of it if it is long; or one of a summary.
+
+    For a summary, `message` is the first that it is about, and `time` is that of the newest.
+    """
 
     context: Id
     message: int
@@ -128,6 +138,8 @@ class Recalled(msgspec.Struct, frozen=True):
     time: float
     tokens: int
     points: Points
+    source: Source | None = None
+    """Given for a summary, and for nothing else."""
 
 
 class RecalledPages(msgspec.Struct, frozen=True):
@@ -141,7 +153,10 @@ class RecalledPages(msgspec.Struct, frozen=True):
 
 
 class PromptPart(msgspec.Struct, frozen=True):
-    """A part of a prompt, and why it is there. `message` is its number in the context; new ones have none yet."""
+    """A part of a prompt, and why it is there.
+
+    `message` is its number in the context, for a summary that of the first it is about; new ones have none yet.
+    """
 
     why: Literal["resident", "pinned", "recalled", "new"]
     role: Role
@@ -151,6 +166,23 @@ class PromptPart(msgspec.Struct, frozen=True):
     points: Points | None = None
     whole: bool = True
     """`false`: the message is larger than the window, and parts of it are left out."""
+    source: Source | None = None
+    """Given for a summary that was recalled, and for nothing else."""
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Messages `start` to `stop` are about to leave the window of a context, but for those that are pinned.
+
+    `messages` are these in order, at most the first 1,024; where there are more, read the others. After `deadline`, in seconds since the
+    Unix epoch, no turn waits any more for what the agent does about them.
+    """
+
+    context: Id
+    start: Count
+    stop: Count
+    messages: Messages
+    deadline: float
+    labels: LabelNames = []
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -278,6 +310,32 @@ class PageOut(Call[ContextInfo], tag="context.page_out", frozen=True):
 
     context: Id
     until: Count
+
+
+class AwaitNotice(Call[Notice], tag="context.notice", frozen=True):
+    """Wait until messages are about to leave the window, as an agent of the context's owner; each is told of once.
+
+    Notice comes when the window is getting full, so that a summary can be written before any turn needs the room. A turn that needs it
+    earlier waits until the agent has called `context.summarize` up to the last of the messages or `context.notice` again, has ended, or
+    `grace` seconds have passed since the notice, and at most 30 s; then they leave. What `context.page_out` and `context.unpin` take out
+    leaves without notice.
+    """
+
+    context: Id
+    grace: Annotated[float, Meta(gt=0, le=3_600)] = 30.0
+
+
+class SummarizeContext(Call[Done], tag="context.summarize", frozen=True):
+    """Keep a summary of messages `start` to `stop`, at any time. It is recalled beside them once all of them have left the window.
+
+    It takes nothing's place: the messages are kept, read and recalled as before, and a summary is marked as one wherever it comes up. It
+    has their labels and goes with any of them; a fork or a snapshot has those that there were of what it holds.
+    """
+
+    context: Id
+    start: Count
+    stop: Count
+    text: Annotated[str, Meta(min_length=1, max_length=262_144)]
 
 
 class Recall(Call[RecalledPages], tag="context.recall", frozen=True):

@@ -1,6 +1,8 @@
 """CURVE key pairs of principals: made, kept in files of mode 0600, and found again."""
 
+import getpass
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -66,6 +68,14 @@ _passed: list[Key] = []
 """The key that `kernos run` passed: its descriptor can be read once, but a process may connect many times."""
 
 
+def administrator() -> str:
+    """The name of whoever boots a kernel first as this Unix user: an administrator."""
+    try:
+        return f"admin:{re.sub(r'[^A-Za-z0-9_.-]', '_', getpass.getuser())}"
+    except (KeyError, OSError):  # a container whose uid has no name
+        return f"admin:uid{os.getuid()}"
+
+
 def own_key(where: Places) -> Key:
     """The key of this process: from the file descriptor that `kernos run` passes, from `KERNOS_KEY`, else the administrator's."""
     if descriptor := os.environ.pop("KERNOS_KEY_FD", None):
@@ -76,6 +86,8 @@ def own_key(where: Places) -> Key:
     if path := os.environ.get("KERNOS_KEY"):
         return read_key(Path(path))
     found = sorted(where.keys.glob("admin-*.key"))
+    if (own := key_file(where, administrator())) in found:
+        return read_key(own)  # there may be keys of further administrators, made here and not carried away yet
     if not found:
         raise UnreachableError(f"No key: KERNOS_KEY is not set and {where.keys} holds no administrator's key. Run `kernos serve` once.")
     return read_key(found[0])

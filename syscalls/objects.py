@@ -8,6 +8,7 @@ from .client import Kernel
 from .context import (
     Access,
     AppendContext,
+    AwaitNotice,
     CloseContext,
     ContextStat,
     DeleteContext,
@@ -16,6 +17,7 @@ from .context import (
     ForkContext,
     GrantContext,
     LabelContext,
+    Notice,
     OpenContext,
     Operation,
     PageOut,
@@ -29,6 +31,7 @@ from .context import (
     RollbackContext,
     SnapshotContext,
     StatContext,
+    SummarizeContext,
     UnpinMessages,
 )
 from .model import Message
@@ -114,6 +117,14 @@ class Context:
     def page_out(self, until: int) -> None:
         """Let the messages before `until` leave the window; they can still be read."""
         self._kernel.call(PageOut(context=self.id, until=until))
+
+    def notice(self, grace: float = 30.0) -> Notice:
+        """Wait until messages are about to leave the window; they stay for at most `grace` seconds, to be summarized."""
+        return self._kernel.call(AwaitNotice(context=self.id, grace=grace))
+
+    def summarize(self, start: int, stop: int, text: str) -> None:
+        """Keep a summary of some messages, to be recalled beside them."""
+        self._kernel.call(SummarizeContext(context=self.id, start=start, stop=stop, text=text))
 
     def recall(self, query: str, limit: int = 10) -> list[Recalled]:
         """What has left the window and has to do with a question, best first."""

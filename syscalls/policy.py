@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .bounds import Principal, PublicKey, ShortText
+from .bounds import LabelNames, Principal, PublicKey, ShortText
 from .call import Call, Done
 from .sources import FilePath, Files
 
@@ -73,6 +73,26 @@ class Change(msgspec.Struct, frozen=True):
     """The rule that decides, of the policy that allows it."""
 
 
+Flowing = Literal["allow", "approve", "own", "deny"]
+"""Where a label may go: `approve` takes somebody's consent; `own`: no line is about the label, and it stays with its owner."""
+
+
+class FlowChange(msgspec.Struct, frozen=True):
+    """A label that may go elsewhere by one policy than by another, or that marks what comes from elsewhere.
+
+    `place` is a sink or a source, with `*` and `**` as in `Change`. What comes from a source is `carried` or `plain`.
+    """
+
+    label: str
+    place: str
+    before: Literal["allow", "approve", "own", "deny", "carried", "plain"]
+    after: Literal["allow", "approve", "own", "deny", "carried", "plain"]
+    wider: bool
+    """It may go further than before, or what comes is not marked any more."""
+    rule: str
+    """The line of the new one that decides."""
+
+
 class Review(msgspec.Struct, frozen=True):
     """What is to be said about a policy, and what it would change."""
 
@@ -86,11 +106,26 @@ class Review(msgspec.Struct, frozen=True):
     """Against the policy in force; empty where there is none to compare with."""
     left_out: int = 0
     """Changes beyond those that are listed."""
+    flows: list[FlowChange] = []
 
     @property
     def sound(self) -> bool:
         """Whether it can be installed."""
         return not any(finding.severity == "error" for finding in self.findings)
+
+
+class FlowExplanation(msgspec.Struct, frozen=True):
+    """Why a label may go somewhere, or may not."""
+
+    label: str
+    sink: str
+    effect: Flowing
+    passes: bool
+    """It goes without anybody's consent."""
+    rule: str
+    """The line of `flows.csv` that decides and where it stands; empty: none is about this."""
+    line: str
+    """Where none is about this, and the label may not go all the way: the smallest line that would let it."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -106,6 +141,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """For a denial: the rules that come nearest to allowing it, nearest first."""
     line: str
     """For a denial by default: the smallest line that would allow it."""
+    flows: list[FlowExplanation] = []
+    """For labels that were asked about: whether they may reach the subject, and go where it would take them."""
 
 
 class Right(msgspec.Struct, frozen=True):
@@ -142,6 +179,7 @@ class Differences(msgspec.Struct, frozen=True):
 
     changes: list[Change]
     left_out: int = 0
+    flows: list[FlowChange] = []
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -150,7 +188,7 @@ class Installed(msgspec.Struct, frozen=True):
     generation: int
     hash: Hash
     changed: int
-    """Decisions that are other than before."""
+    """Decisions and flows that are other than before."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -220,6 +258,8 @@ class Exposure(msgspec.Struct, frozen=True):
     subject: str
     points: float
     dangers: list[str]
+    labels: list[str] = []
+    """Of those that `flows.csv` names, the ones that may reach it."""
 
 
 class Exposures(msgspec.Struct, frozen=True):
@@ -233,11 +273,12 @@ class GetPolicy(Call[PolicyStatus], tag="policy.status", frozen=True):
 
 
 class ExplainDecision(Call[Explanation], tag="policy.why", frozen=True):
-    """Would this subject be allowed to do this to that object, and why?"""
+    """Would this subject be allowed to do this to that object, carrying these labels, and why?"""
 
     subject: Subject
     object: Object
     action: Action
+    labels: LabelNames = []
 
 
 class ListRights(Call[Rights], tag="policy.can", frozen=True):

@@ -197,18 +197,25 @@ class Approval(msgspec.Struct, frozen=True):
     since: float
     until: float
     state: Literal["waiting", "approved", "refused"]
+    labels: LabelNames = []
+    """What its agent carries, and so does the text, which quotes it."""
 
 
 class Approvals(msgspec.Struct, frozen=True):
     """The oldest first."""
 
     approvals: Annotated[list[Approval], Meta(max_length=10_000)]
+    labels: LabelNames = []
+    """Of all of them together: an agent that reads them carries these, and decides nothing any more."""
 
 
 class ListApprovals(Call[Approvals], tag="process.approvals", frozen=True):
-    """The calls of a principal's agents that wait for consent, or have it and were not made again yet."""
+    """The calls of a principal's agents that wait for consent, or were decided about and not made again yet.
 
-    principal: Principal
+    None: those of everybody whose the caller may list.
+    """
+
+    principal: Principal | None = None
 
 
 class Approve(Call[Done], tag="process.approve", frozen=True):

@@ -50,6 +50,9 @@ class World:
         self.numbers = count(1)
         self.agents: dict[int, str | None] = {}
         self.contexts: dict[str, tuple[str, str, list[models.Message]]] = {}
+        self.notices: dict[str, asyncio.Queue[tuple[int, int]]] = defaultdict(asyncio.Queue)
+        """By context, messages that are about to leave its window: put some here for `context.notice`."""
+        self.summaries: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         self.mail: dict[str, asyncio.Queue[mail.Mail]] = defaultdict(asyncio.Queue)
         self.tools: dict[str, tuple[tools.Tool, asyncio.Queue[tools.Invocation]]] = {}
         self.invocations: dict[str, tuple[str, asyncio.Future[str]]] = {}
@@ -118,6 +121,29 @@ class Work:
         return contexts.ContextPart(messages[call.start : call.start + call.limit], call.start, len(messages))
 
     @do.register
+    async def _(self, call: contexts.SearchContexts) -> contexts.RecalledPages:
+        wanted, pages = set(_words(call.query)), []
+        for id_, (owner, _, messages) in self.world.contexts.items():
+            for number, message in enumerate(messages if owner == self.caller.owner else ()):
+                if (shared := wanted & set(_words(message.text))) and (not call.roles or message.role in call.roles):
+                    points = contexts.Points(len(shared), 0.0, len(shared), 0.0)
+                    pages.append(contexts.Recalled(id_, number, message.role, message.text, 0.0, len(message.text.split()), points))
+        return contexts.RecalledPages(sorted(pages, key=lambda page: -page.points.score)[: call.limit], by_meaning=False)
+
+    @do.register
+    async def _(self, call: contexts.AwaitNotice) -> contexts.Notice:
+        self._messages(call.context)
+        start, stop = await self.world.notices[call.context].get()
+        return contexts.Notice(call.context, start, stop, self._messages(call.context)[start:stop], deadline=0.0)
+
+    @do.register
+    async def _(self, call: contexts.SummarizeContext) -> Done:
+        if not call.start < call.stop <= len(self._messages(call.context)):
+            raise ConflictError(f"The context {call.context} has no messages {call.start} to {call.stop}.")
+        self.world.summaries[call.context].append((call.start, call.stop, call.text))
+        return Done()
+
+    @do.register
     async def _(self, call: mail.Send) -> mail.Sent:
         id_ = f"m{next(self.world.numbers)}"
         user = self.caller.user
@@ -171,6 +197,12 @@ class Work:
         return self.world.files[self.caller.owner, call.path]
 
     @do.register
+    async def _(self, call: files.DeleteFile) -> Done:
+        if self.world.files.pop((self.caller.owner, call.path), None) is None:
+            raise NotFoundError(f"{self.caller.owner} has no file {call.path}.")
+        return Done()
+
+    @do.register
     async def _(self, call: files.ListFiles) -> files.Files:
         own = [data.file for (owner, path), data in self.world.files.items() if owner == self.caller.owner and path.startswith(call.prefix)]
         return files.Files(sorted(own, key=lambda file: file.path))
@@ -188,7 +220,11 @@ class Work:
 
 def _vector(text: str) -> "array[float]":
     counts = array("f", bytes(4 * _DIM))
-    for word in re.findall(r"\w+", text.lower()):
+    for word in _words(text):
         counts[zlib.crc32(word.encode()) % _DIM] += 1.0
     length = math.hypot(*counts) or 1.0
     return array("f", (value / length for value in counts))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -12,6 +12,7 @@ import click
 from kernos import __version__
 from kernos.syscalls.errors import DeniedError, KernosError, UnreachableError
 
+from .approvals import approvals, approve, declassify, deny
 from .audit import audit
 from .backups import backup, restore
 from .benches import bench
@@ -84,6 +85,10 @@ for command in (
     logs,
     policy,
     principal,
+    approvals,
+    approve,
+    deny,
+    declassify,
     audit,
     backup,
     restore,

@@ -50,7 +50,8 @@ def run(ctx: click.Context, app: str, args: tuple[str, ...]) -> None:
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"kernos-{app}-") as temporary:
         command = [sys.executable, "-P", "-m", f"kernos.apps.{app}", *args]
-        environment = {"TMPDIR": temporary, "KERNOS_APP_FOLDER": str(kept)}
+        # joblib, which scikit-learn imports, would warn that it may not make semaphores in /dev/shm
+        environment = {"TMPDIR": temporary, "KERNOS_APP_FOLDER": str(kept), "JOBLIB_MULTIPROCESSING": "0"}
         code = supervise(app, confined(command, needs_of(app), where, kept, Path(temporary)), environment)
     ctx.exit(128 - code if code < 0 else code)
 

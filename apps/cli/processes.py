@@ -9,14 +9,14 @@ from kernos.syscalls.process import Kill, ListProcesses, Nice, Priority, Process
 from .output import json_option, print_json, print_table, span
 from .session import ask
 
-_COLUMNS = ("PID", "NAME", "PRINCIPAL", "USER", "CLASS", "STATE", "AGE", "CALLS", "PROMPT", "GENERATED")
+_COLUMNS = ("PID", "NAME", "PRINCIPAL", "USER", "CLASS", "STATE", "AGE", "CALLS", "PROMPT", "GENERATED", "LABELS")
 
 
 @click.command()
 @click.option("--all", "-a", "everybody", is_flag=True, help="The agents of every principal, not of this key alone.")
 @json_option
 def ps(everybody: bool, as_json: bool) -> None:
-    """List agents, with the tokens that each has used."""
+    """List agents, with the tokens that each has used and the labels that each carries."""
     reply = ask(ListProcesses(scope="all" if everybody else "own"), urgent=True)
     if as_json:
         print_json(reply)
@@ -39,6 +39,7 @@ def _row(process: Process) -> tuple[object, ...]:
         process.calls,
         process.prompt_tokens,
         process.generated_tokens,
+        ", ".join(process.labels) or "-",
     )
 
 

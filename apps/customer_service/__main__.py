@@ -1,24 +1,31 @@
-"""`kernos run customer_service`, or `python -m kernos.apps.customer_service`: chat, play a script, or read the human queue."""
+"""`kernos run customer_service`, or `python -m kernos.apps.customer_service`: chat, play a script, train, evaluate."""
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 
 from kernos.agents import Agent
+from kernos.agents.folder import own_folder
+from kernos.agents.rows import InputError, read_rows
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.errors import KernosError
 
+from . import evaluate, intents, knowledge, orders
 from .chat import chat
 from .handover import waiting_cases
-from .knowledge import SHIPPED, Entry
-from .lines import InputError, read_lines
 from .screens import JsonScreen, LiveScreen, PlainScreen, explain
 from .script import DEMO, CustomerName, Question, run_script
 from .service import Desk
+
+APP: Final = "customer_service"
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def main() -> int:
@@ -26,25 +33,32 @@ def main() -> int:
     try:
         return asyncio.run(_run(_arguments()))
     except KernosError as error:
-        print(f"customer_service: {explain(error)}", file=sys.stderr)
+        print(f"{APP}: {explain(error)}", file=sys.stderr)
     except InputError as error:
-        print(f"customer_service: {error}", file=sys.stderr)
+        print(f"{APP}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("customer_service", description="Customer service of a shop, over Kernos.")
+    parser = argparse.ArgumentParser(APP, description="Customer service of a shop, over Kernos.")
     parser.add_argument(
         "--customer", metavar="NAME", type=_name, default=os.environ.get("USER") or "guest", help="who chats (default: you)"
     )
-    parser.add_argument("--knowledge", metavar="FILE", type=Path, default=SHIPPED, help="entries of your own, one JSON document per line")
+    parser.add_argument("--knowledge", metavar="FILE", type=Path, default=knowledge.SHIPPED, help="entries of your own, CSV or JSONL")
+    parser.add_argument("--orders", metavar="FILE", type=Path, default=orders.SHIPPED, help="orders of your own, CSV or JSONL")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--script", metavar="FILE", type=Path, help='play a file of lines {"customer": …, "text": …}, all customers at once')
-    mode.add_argument("--demo", dest="script", action="store_const", const=DEMO, help="play the shipped script of three customers")
+    mode.add_argument("--script", metavar="FILE", type=Path, help="play a file (columns customer, text), all customers at once")
+    mode.add_argument("--demo", dest="script", action="store_const", const=DEMO, help="play the shipped script")
     mode.add_argument("--humans", action="store_true", help="print and take the hand-overs that wait for your staff")
     parser.add_argument("--json", action="store_true", help="with a script: print each answer as a line of JSON")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    train = verbs.add_parser("train", help="learn intents from examples of your own")
+    train.add_argument("--data", metavar="FILE", type=Path, required=True, help="examples (columns text, intent), CSV or JSONL")
+    route = verbs.add_parser("route", help="tell the intents of texts")
+    route.add_argument("--data", metavar="FILE", type=Path, required=True, help="texts (column text), CSV or JSONL")
+    evaluate.add_arguments(verbs.add_parser("evaluate", help="measure intents and scope on public data"))
     return parser.parse_args()
 
 
@@ -56,15 +70,32 @@ def _name(text: str) -> str:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    questions = read_lines(arguments.script, Question) if arguments.script else []
-    entries = read_lines(arguments.knowledge, Entry)
     async with AsyncKernel() as kernel:
+        if arguments.verb == "train":
+            return await _train(kernel, arguments.data)
+        if arguments.verb == "route":
+            return await _route(kernel, arguments.data)
+        if arguments.verb == "evaluate":
+            return await evaluate.run(kernel, arguments, own_folder(APP))
         if arguments.humans:
             return await _show_cases(kernel)
-        async with Desk.open(kernel, entries) as desk:
-            if questions:
-                return await _play(desk, questions, as_json=arguments.json)
-            await chat(desk, arguments.customer)
+        return await _serve(kernel, arguments)
+
+
+def _rows(path: Path, kind: type[T]) -> list[T]:
+    """The rows of a file; those that are left out are told."""
+    found = read_rows(path, kind)
+    found.report(sys.stderr)
+    return found.rows
+
+
+async def _serve(kernel: AsyncKernel, arguments: argparse.Namespace) -> int:
+    questions = _rows(arguments.script, Question) if arguments.script else []
+    entries, known = _rows(arguments.knowledge, knowledge.Entry), _rows(arguments.orders, orders.Order)
+    async with Desk.open(kernel, entries, known, own_folder(APP)) as desk:
+        if questions:
+            return await _play(desk, questions, as_json=arguments.json)
+        await chat(desk, arguments.customer)
     return 0
 
 
@@ -78,9 +109,27 @@ async def _play(desk: Desk, questions: list[Question], *, as_json: bool) -> int:
 async def _show_cases(kernel: AsyncKernel) -> int:
     async with Agent.spawn(kernel, "staff") as agent:
         async for case in waiting_cases(agent):
-            print(f"{case.customer}: {case.reason}")
+            print(f"{case.customer}: {case.reason}\n{case.summary}")
             for message in case.messages:
                 print(f"    {message.role}: {message.text}", flush=True)
+    return 0
+
+
+async def _train(kernel: AsyncKernel, file: Path) -> int:
+    examples = _rows(file, intents.Example)
+    async with Agent.spawn(kernel, "trainer", priority="batch") as agent:
+        card = await intents.train(agent, examples, file.name, own_folder(APP))
+    print(f"Learned {len(card.labels)} intents from {card.rows} examples of {card.data}; the next start of the desk uses them.")
+    for name, value in card.figures.items():
+        print(f"  {name.replace('_', ' ')}: {value:.3f}")
+    return 0
+
+
+async def _route(kernel: AsyncKernel, file: Path) -> int:
+    texts = [row.text for row in _rows(file, intents.Text)]
+    async with Agent.spawn(kernel, "router") as agent:
+        for text, route in zip(texts, await intents.route_all(agent, texts, own_folder(APP)), strict=True):
+            print(json.dumps({"text": text, **route._asdict()}, ensure_ascii=False), flush=True)
     return 0
 
 

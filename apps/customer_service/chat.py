@@ -15,7 +15,7 @@ async def chat(desk: Desk, name: str) -> None:
     """Answer what the customer types until the end of the input."""
     console = Console(highlight=False, markup=False)
     async with desk.customer(name) as customer:
-        console.print(f"Good day, {name}! Ask about orders, delivery, returns, … (Ctrl-D ends)", style="dim")
+        console.print(f"{await customer.greet()} (Ctrl-D ends)", style="dim", soft_wrap=True)
         async for question in _typed_lines(console, f"{name}> "):
             async for piece in customer.ask(question):
                 console.print(piece, end="", style="cyan", soft_wrap=True)

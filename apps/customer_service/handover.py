@@ -1,7 +1,10 @@
-"""Handing a customer over to people: a mail to the human queue, with what they need to go on from there."""
+"""Handing a customer over to people: a mail to the human queue, with what they need to go on from there.
+
+The summary is made of what was said and done, word for word, and not by the model: whoever takes over must be able to rely on it.
+"""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import msgspec
@@ -29,8 +32,35 @@ class HandOver(msgspec.Struct, frozen=True):
 
     customer: str
     reason: str
+    summary: str
+    """What the customer wanted so far and what came of it, in a few lines."""
     messages: list[Message]
     """The last of the conversation, ending with the question that was not answered."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A question that was asked before the hand-over, what it was taken for, and what the answer rested on (nothing: there was none)."""
+
+    question: str
+    intent: str
+    sources: list[str] = []
+
+
+def summarize(customer: str, steps: Sequence[Step], orders: Sequence[str], *, frustrated: bool) -> str:
+    """What a member of staff should know before reading the conversation."""
+    lines = [f"{customer} asked {len(steps)} {'question' if len(steps) == 1 else 'questions'} in this talk."]
+    for step in steps:
+        became = f"answered from {', '.join(step.sources)}" if step.sources else "not answered"
+        lines.append(f"- about {step.intent.replace('_', ' ')}: “{_shortened(step.question)}” ({became})")
+    if orders:
+        lines.append(f"Orders named: {', '.join(orders)}.")
+    if frustrated:
+        lines.append("Sounds frustrated.")
+    return "\n".join(lines)
+
+
+def _shortened(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def wants_human(text: str) -> bool:

@@ -9,9 +9,8 @@ from typing import Annotated, Final, Self
 import msgspec
 import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
-from kernos.agents import Agent
+from kernos.agents.embedding import Embedding, Vectors
 
 SHIPPED: Final = Path(__file__).with_name("data") / "knowledge.jsonl"
 
@@ -42,23 +41,19 @@ class Entry(msgspec.Struct, frozen=True):
 class Knowledge:
     """Entries and a vector for each."""
 
-    def __init__(self, entries: list[Entry], vectors: NDArray[np.float32]) -> None:
+    def __init__(self, entries: list[Entry], vectors: Vectors) -> None:
         self._entries = entries
         self._vectors = vectors
 
     @classmethod
-    async def build(cls, agent: Agent, entries: list[Entry]) -> Self:
+    async def build(cls, embedding: Embedding, entries: list[Entry]) -> Self:
         """Embed all entries."""
-        questions = await agent.embed([entry.question for entry in entries])
-        wholes = await agent.embed([f"{entry.question} {entry.answer}" for entry in entries])
-        return cls(entries, (_matrix(questions) + _matrix(wholes)) * np.float32(0.5))
+        questions = await embedding.embed([entry.question for entry in entries])
+        wholes = await embedding.embed([f"{entry.question} {entry.answer}" for entry in entries])
+        return cls(entries, (questions + wholes) * np.float32(0.5))
 
-    async def search(self, agent: Agent, question: str) -> list[Entry]:
-        """The entries that answer a question, best first; none if it is not the shop's business."""
-        similarity = self._vectors @ _matrix(await agent.embed([question]))[0]
+    def search(self, vector: Vectors) -> list[Entry]:
+        """The entries that answer the question of a vector [dim], best first; none if it is not the shop's business."""
+        similarity = self._vectors @ vector
         least = max(THRESHOLD, float(similarity.max()) - MARGIN)
         return [self._entries[i] for i in np.argsort(-similarity)[:MOST] if similarity[i] >= least]
-
-
-def _matrix(rows: "list[memoryview[float]]") -> NDArray[np.float32]:
-    return np.asarray(rows, dtype=np.float32)

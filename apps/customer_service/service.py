@@ -1,36 +1,47 @@
 """The customer service itself: a `Desk` that many customers stand at, each with an agent and a conversation of their own.
 
-    async with Desk.open(kernel, entries) as desk, desk.customer("ana") as ana:
+    async with Desk.open(kernel, entries, orders, folder) as desk, desk.customer("ana") as ana:
         async for piece in ana.ask("How long can I return a lamp?"):
             print(piece, end="")
         print(ana.answered.entries)
 
-A question takes one of three ways: to a person, if the customer asks for one; to the model, with the facts that answer it; to a person
-again, if there are none.
+What a customer writes is text from the outside: it is put on record with the label `untrusted` before anything else and read from there,
+so that their agent calls no privileged tool without somebody's approval. Then it takes one of these ways: to a person, if the customer
+asks for one or is losing patience; to a tool, about an order; to the model, with the facts that answer it; to a person again, if there
+are none.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
+import numpy as np
 
 from kernos.agents import Agent, Conversation, Toolbox
+from kernos.agents.embedding import Embedding, Vectors
 from kernos.agents.grounding import Fact, prompt_for, sentences, source_of
 from kernos.syscalls import AsyncKernel
+from kernos.syscalls.context import SearchContexts
+from kernos.syscalls.errors import ApprovalNeededError, DeniedError
 from kernos.syscalls.model import Message
 
-from .handover import HandOver, hand_over, wants_human
+from .handover import HandOver, Step, hand_over, summarize, wants_human
+from .intents import ORDER_STATUS, REFUND_REQUEST, Intents, Route
 from .knowledge import Entry, Knowledge
-from .orders import NUMBER, order_status
+from .moods import FRUSTRATED, Moods
+from .orders import NUMBER, Order, Shop
 
 _MAX_TOKENS: Final = 80
 """Room for the two or three sentences of an entry."""
 
 _HISTORY: Final = 6
-"""Messages that a member of staff gets to see."""
+"""Messages of the conversation that are looked back at, and that a member of staff gets to see."""
 
 _HANDED_OVER: Final = "I have passed your question on to our staff. They will get back to you within one working day."
+_ASKED_FOR: Final = "A refund of {order} needs the consent of our staff. I have asked them for it; please ask me again later."
+_REFUSED: Final = "Our staff did not agree to refund {order}."
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -39,6 +50,8 @@ class Answered(msgspec.Struct, frozen=True):
     customer: str
     question: str
     answer: str
+    intent: str = ""
+    """What it was taken for."""
     entries: list[str] = []
     """What the answer rests on."""
     tokens: int = 0
@@ -48,32 +61,81 @@ class Answered(msgspec.Struct, frozen=True):
     """How often the answer was carried on after a device had crashed."""
 
 
+class Skills(NamedTuple):
+    """What the desk has learned."""
+
+    intents: Intents
+    moods: Moods
+    knowledge: Knowledge
+
+    @classmethod
+    async def learn(cls, agent: Agent, entries: list[Entry], folder: Path) -> Self:
+        """Learn the entries, and the heads that are not kept in the app's folder yet."""
+        embedding = await Embedding.open(agent, folder / "vectors")
+        return cls(await Intents.load(embedding, folder), await Moods.learn(embedding), await Knowledge.build(embedding, entries))
+
+
 class Customer:
     """A customer at the desk; asks one question at a time."""
 
-    def __init__(self, name: str, agent: Agent, conversation: Conversation, knowledge: Knowledge) -> None:
+    def __init__(self, name: str, agent: Agent, conversation: Conversation, skills: Skills, shop: Shop) -> None:
         self.name = name
         self.answered = Answered(name, "", "")
         self._agent = agent
         self._conversation = conversation
-        self._knowledge = knowledge
+        self._skills = skills
+        self._shop = shop
+        self._steps: list[Step] = []
+        self._unapproved: list[str] = []
+        """Orders whose refund waits for somebody's consent."""
+
+    async def greet(self) -> str:
+        """How to begin: a customer who comes back is told where the talk stood."""
+        asked = [message.text for message in await self._conversation.last(_HISTORY) if message.role == "user"]
+        if not asked:
+            return f"Good day, {self.name}! Ask about orders, delivery, returns, …"
+        return f"Welcome back, {self.name}! Last time you asked: “{asked[-1]}”"
 
     async def ask(self, question: str) -> AsyncIterator[str]:
-        """Answer a question, sentence by sentence; `answered` has the whole afterwards."""
+        """Answer a question, piece by piece; `answered` has the whole afterwards."""
+        await self._conversation.record(Message("user", question, ["untrusted"]))
+        past = await self._conversation.last(_HISTORY)
+        for order in self._unapproved[:]:
+            told = await self._refund(order)
+            if order not in self._unapproved:
+                yield f"{told}\n"
+        vectors = np.asarray(await self._agent.embed([question]), dtype=np.float32)
+        (route,), frustration = self._skills.intents.routes([question], vectors), self._skills.moods.frustration(question, vectors)
+        self.answered = Answered(self.name, question, "", route.intent)
         if wants_human(question):
-            way = self._hand_over(question, "The customer asks for a person.")
-        elif facts := await self._facts(question):
+            way = self._hand_over(past, frustration, "The customer asks for a person.")
+        elif frustration >= FRUSTRATED:
+            way = self._hand_over(past, frustration, "The customer is losing patience.")
+        elif route.intent == REFUND_REQUEST and (order := await self._order(question, past)):
+            way = self._settle(order)
+        elif facts := await self._facts(question, past, route, vectors[0]):
             way = self._answer(question, facts)
         else:
-            way = self._hand_over(question, "The knowledge base has no answer.")
+            way = self._hand_over(past, frustration, "The knowledge base has no answer." if route.in_scope else "It is not about the shop.")
         async for piece in way:
             yield piece
+        self._steps.append(Step(question, route.intent, self.answered.entries))
 
-    async def _facts(self, question: str) -> list[Fact]:
-        if number := NUMBER.search(question):
-            status = await self._agent.use(order_status, {"order": number.group()})
-            return [Fact(number.group().upper(), msgspec.json.decode(status, type=str))]
-        return [Fact(entry.id, entry.answer) for entry in await self._knowledge.search(self._agent, question)]
+    async def _facts(self, question: str, past: list[Message], route: Route, vector: Vectors) -> list[Fact]:
+        if NUMBER.search(question) or route.intent == ORDER_STATUS:
+            order = await self._order(question, past)
+            if order:
+                return [Fact(order, msgspec.json.decode(await self._agent.use(self._shop.status, {"order": order}), type=str))]
+        return [Fact(entry.id, entry.answer) for entry in self._skills.knowledge.search(vector)]
+
+    async def _order(self, question: str, past: list[Message]) -> str:
+        """The order that a question is about: named in it, or last in the talk, or in a talk of long ago; empty if none is known."""
+        for text in (question, *(message.text for message in reversed(past))):
+            if found := NUMBER.search(text):
+                return found.group().upper()
+        pages = (await self._agent.call(SearchContexts(query=question, roles=["user"]))).pages
+        found = next(filter(None, (NUMBER.search(page.text) for page in pages)), None)
+        return found.group().upper() if found else ""
 
     async def _answer(self, question: str, facts: list[Fact]) -> AsyncIterator[str]:
         said: dict[str, Fact] = {}
@@ -88,34 +150,68 @@ class Customer:
             yield f"{facts[0].text} "
         names = list(dict.fromkeys(fact.name for fact in said.values()))
         yield f"[{', '.join(names)}]"
-        answer, model = " ".join(said), self._conversation.answer
-        await self._conversation.keep(question, answer)
-        self.answered = Answered(self.name, question, answer, names, model.usage.generated_tokens, resumed=model.resumed)
+        model = self._conversation.answer
+        await self._close(" ".join(said), entries=names, tokens=model.usage.generated_tokens, resumed=model.resumed)
 
-    async def _hand_over(self, question: str, reason: str) -> AsyncIterator[str]:
-        messages = [*await self._conversation.last(_HISTORY), Message("user", question)]
-        await hand_over(self._agent, HandOver(self.name, reason, messages))
-        await self._conversation.keep(question, _HANDED_OVER)
-        self.answered = Answered(self.name, question, _HANDED_OVER, handed_over=True)
+    async def _settle(self, order: str) -> AsyncIterator[str]:
+        told = await self._refund(order)
+        await self._close(told, entries=[order])
+        yield told
+
+    async def _refund(self, order: str) -> str:
+        """Ask for a refund, and say what came of it. Asked for again it is the same call, so that an approval given meanwhile counts."""
+        try:
+            told = msgspec.json.decode(await self._agent.use(self._shop.refund, {"order": order}), type=str)
+        except ApprovalNeededError as error:
+            if order not in self._unapproved:
+                self._unapproved.append(order)
+                reason = f"A refund of {order} waits for approval {error.details['approval']}."
+                await self._report(reason, await self._conversation.last(_HISTORY), frustration=0.0)
+            return _ASKED_FOR.format(order=order)
+        except DeniedError as error:
+            if not error.details.get("rule", "").startswith("approval "):
+                raise
+            told = _REFUSED.format(order=order)
+        if order in self._unapproved:
+            self._unapproved.remove(order)
+        return told
+
+    async def _hand_over(self, past: list[Message], frustration: float, reason: str) -> AsyncIterator[str]:
+        await self._report(reason, past, frustration)
+        await self._close(_HANDED_OVER, handed_over=True)
         yield _HANDED_OVER
+
+    async def _report(self, reason: str, past: list[Message], frustration: float) -> None:
+        steps = [*self._steps, Step(self.answered.question, self.answered.intent)]
+        orders = list(dict.fromkeys(number.upper() for message in past for number in NUMBER.findall(message.text)))
+        case = HandOver(self.name, reason, summarize(self.name, steps, orders, frustrated=frustration >= FRUSTRATED), past)
+        await hand_over(self._agent, case)
+
+    async def _close(self, answer: str, **facts: Any) -> None:
+        """Put the answer on record; `facts` are the fields of `Answered` that it has."""
+        await self._conversation.record(Message("assistant", answer))
+        self.answered = msgspec.structs.replace(self.answered, answer=answer, **facts)
 
 
 class Desk:
-    """What all customers share: the connection to the kernel, the knowledge and the tools."""
+    """What all customers share: the connection to the kernel, what was learned, and the tools."""
 
-    def __init__(self, kernel: AsyncKernel, knowledge: Knowledge) -> None:
+    def __init__(self, kernel: AsyncKernel, skills: Skills, shop: Shop) -> None:
         self._kernel = kernel
-        self._knowledge = knowledge
+        self._skills = skills
+        self._shop = shop
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, kernel: AsyncKernel, entries: list[Entry]) -> AsyncIterator[Self]:
-        """Learn the entries and serve the tools, for as long as the block lasts."""
-        async with Agent.spawn(kernel, "desk") as agent, Toolbox(agent.kernel, [order_status]):
-            yield cls(kernel, await Knowledge.build(agent, entries))
+    async def open(cls, kernel: AsyncKernel, entries: list[Entry], orders: list[Order], folder: Path) -> AsyncIterator[Self]:
+        """Learn the entries and serve the tools, for as long as the block lasts; `folder` keeps what took long to learn."""
+        async with Agent.spawn(kernel, "desk") as agent:
+            shop = Shop(agent, orders)
+            async with Toolbox(agent.kernel, shop.tools):
+                yield cls(kernel, await Skills.learn(agent, entries, folder), shop)
 
     @asynccontextmanager
     async def customer(self, name: str) -> AsyncIterator[Customer]:
         """A customer's place at the desk; the kernel keeps what is said there in the customer's context `chat`."""
         async with Agent.spawn(self._kernel, "assistant", user=f"user:{name}", priority="interactive") as agent:
-            yield Customer(name, agent, await Conversation.open(agent, "chat"), self._knowledge)
+            yield Customer(name, agent, await Conversation.open(agent, "chat"), self._skills, self._shop)

@@ -25,8 +25,14 @@ class Request:
     user: str | None
     digest: bytes
     text: str
+    labels: list[str]
     since: float
     state: State = "waiting"
+
+    @property
+    def owner(self) -> str:
+        """Whose text is quoted in it: the user's for whom the agent acts, else its principal's."""
+        return self.user or self.principal
 
     @property
     def until(self) -> float:
@@ -40,13 +46,14 @@ class Approvals:
 
     requests: dict[tuple[int, bytes], Request] = field(default_factory=dict)
 
-    def take(self, pid: int, digest: bytes, now: float) -> Request | None:
-        """What was asked for this call before. If it was approved it is used up by this."""
+    def asked(self, pid: int, digest: bytes, now: float) -> Request | None:
+        """What was asked for this call before."""
         self._expire(now)
-        request = self.requests.get((pid, digest))
-        if request is not None and request.state == "approved":
-            del self.requests[pid, digest]
-        return request
+        return self.requests.get((pid, digest))
+
+    def use(self, request: Request) -> None:
+        """Use an approval up."""
+        del self.requests[request.pid, request.digest]
 
     def ask(self, request: Request) -> None:
         """Take in a new request; `FullError` if its agent, or all together, wait for too much."""
@@ -56,12 +63,12 @@ class Approvals:
 
     def find(self, id_: str, principal: str, now: float) -> Request | None:
         """A request of a principal's agents by its id."""
-        return next((request for request in self.of(principal, now) if request.approval == id_), None)
+        return next((request for request in self.all(now) if request.approval == id_ and request.principal == principal), None)
 
-    def of(self, principal: str, now: float) -> list[Request]:
-        """All of a principal's agents."""
+    def all(self, now: float) -> list[Request]:
+        """Everybody's."""
         self._expire(now)
-        return [request for request in self.requests.values() if request.principal == principal]
+        return list(self.requests.values())
 
     def forget(self, pid: int) -> None:
         """An agent has ended."""

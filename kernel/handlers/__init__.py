@@ -11,6 +11,7 @@ from kernos.syscalls.audit import ExportAudit, ReadAudit, VerifyAudit
 from kernos.syscalls.call import Call
 from kernos.syscalls.context import (
     AppendContext,
+    AwaitNotice,
     CloseContext,
     DeleteContext,
     DropSnapshot,
@@ -30,6 +31,7 @@ from kernos.syscalls.context import (
     SearchContexts,
     SnapshotContext,
     StatContext,
+    SummarizeContext,
     UnpinMessages,
 )
 from kernos.syscalls.message import Receive, Reply, Send, Subscribe, Unsubscribe
@@ -125,6 +127,8 @@ HANDLERS: dict[type[Call[Any]], Callable[..., Any]] = {
     PinMessages: context.pin,
     UnpinMessages: context.unpin,
     PageOut: context.page_out,
+    AwaitNotice: context.notice,
+    SummarizeContext: context.summarize,
     Recall: context.recall_,
     SearchContexts: context.search,
     ExplainContext: context.explain,

@@ -7,13 +7,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from kernos.syscalls import context as abi
 from kernos.syscalls.call import Done
 from kernos.syscalls.errors import BusyError
-from kernos.syscalls.model import Message
 
 from ..conversations import tokens_of
-from ..memory import history, recall, records, transcripts, window
+from ..memory import history, recall, records, summaries, transcripts, window
 from ..memory.connection import Connection
 from ..memory.recall import Found
-from ..memory.transcripts import ContextRow, StoredMessage
+from ..memory.transcripts import ContextRow
+from ..memory.window import Made
 from ..recalls import Vector, points_of
 from ..storage import Charge
 from ..system import System
@@ -79,7 +79,7 @@ def read(system: System, ticket: Ticket, call: abi.ReadContext) -> Later:
             abi.MessageState(message.time, message.tokens, state.state, state.embedded)
             for message, state in zip(messages, states, strict=True)
         ]
-        return abi.ContextPart([_message(message) for message in messages], call.start, row.length, known, list(row.labels))
+        return abi.ContextPart([message.said for message in messages], call.start, row.length, known, list(row.labels))
 
     return system.storage.query(ticket, query, _as_it_is)
 
@@ -151,7 +151,7 @@ def snapshot(system: System, ticket: Ticket, call: abi.SnapshotContext) -> Later
 def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
     """Go to a snapshot."""
     job = _on(system, ticket, call.context, history.restore, call.name, system.storage.clock)
-    return system.storage.change(ticket, job, _info)
+    return system.storage.change(ticket, job, _info, after=lambda _: system.notices.forget(call.context))
 
 
 def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
@@ -162,7 +162,7 @@ def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
 def rollback(system: System, ticket: Ticket, call: abi.RollbackContext) -> Later:
     """Go back."""
     job = _on(system, ticket, call.context, history.rollback, call.messages, system.storage.clock)
-    return system.storage.change(ticket, job, _info)
+    return system.storage.change(ticket, job, _info, after=lambda _: system.notices.forget(call.context))
 
 
 def history_(system: System, ticket: Ticket, call: abi.ReadHistory) -> Later:
@@ -192,6 +192,29 @@ def page_out(system: System, ticket: Ticket, call: abi.PageOut) -> Later:
     job = _on(system, ticket, call.context, window.page_out, call.until, system.storage.clock)
     return system.storage.change(
         ticket, job, lambda outcome: _info(outcome[0]), after=lambda outcome: system.conversations.paged_out(outcome[1])
+    )
+
+
+def notice(system: System, ticket: Ticket, call: abi.AwaitNotice) -> Later:
+    """Wait until messages are about to leave."""
+    find = _on(system, ticket, call.context, transcripts.find, "own")
+    return system.storage.fetch(ticket, find, lambda _: system.notices.watch(ticket, call))
+
+
+def summarize(system: System, ticket: Ticket, call: abi.SummarizeContext) -> Later:
+    """Keep a summary."""
+    agent, id_ = ticket.agent, call.context
+    labels = system.flows.marked(agent)
+    job = _on(system, ticket, id_, summaries.summarize, call.start, call.stop, call.text, labels, system.storage.clock)
+
+    def after(outcome: tuple[ContextRow, Made]) -> None:
+        system.conversations.paged_out(outcome[1])
+        system.notices.summarized(id_, agent.pid, call.stop)
+
+    if system.contexts.whose(id_, agent) != "shared":  # nobody shall label what he may not write into
+        system.contexts.mark(id_, labels)
+    return system.storage.change(
+        ticket, job, lambda _: Done(), charge=(system.contexts.payers(id_), {"bytes": len(call.text.encode())}), after=after
     )
 
 
@@ -239,7 +262,9 @@ def _best(system: System, call: abi.Recall | abi.SearchContexts, id_: str, found
     model = system.contexts.model(id_)
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
     best = recall.fitting(found, lambda page: tokens_of(tokenizer, page.text), call.budget, call.limit, 0.0)
-    return [abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page)) for page, size in best]
+    return [
+        abi.Recalled(page.context, page.seq, page.role, page.text, page.time, size, points_of(page), page.source) for page, size in best
+    ]
 
 
 def _asked(call: abi.Recall | abi.SearchContexts, found: Iterator[Found]) -> Iterator[Found]:
@@ -251,8 +276,7 @@ def label(system: System, ticket: Ticket, call: abi.LabelContext) -> Later:
     labels = system.flows.marked(ticket.agent, call.labels)
     gone = frozenset(system.contexts.labels([call.context])).difference(labels)
     for name in sorted(gone):
-        for subject in ticket.payers:
-            system.gate.require(subject, f"label/{name}", "declassify")
+        system.authority.require(ticket, f"label/{name}", "declassify")
     job = _on(system, ticket, call.context, transcripts.label, labels, gone)
     return system.storage.change(ticket, job, _done, after=lambda _: system.contexts.mark(call.context, labels, gone))
 
@@ -304,10 +328,6 @@ def _info(row: ContextRow) -> abi.ContextInfo:
         row.created,
         row.updated,
     )
-
-
-def _message(message: StoredMessage) -> Message:
-    return Message(message.role, message.text, list(message.labels), message.calls.decode())
 
 
 def _done(_: Any) -> Done:

@@ -56,7 +56,7 @@ def status(system: System, ticket: Ticket, call: GetPolicy) -> PolicyStatus:
 
 def explain(system: System, ticket: Ticket, call: ExplainDecision) -> Explanation:
     """Ask without doing."""
-    return why(system.law.policy, call.subject, call.object, call.action)
+    return why(system.law.policy, call.subject, call.object, call.action, call.labels)
 
 
 def rights(system: System, ticket: Ticket, call: ListRights) -> Rights:

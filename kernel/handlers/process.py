@@ -170,10 +170,17 @@ def declassify(system: System, ticket: Ticket, call: Declassify) -> Done:
 
 
 def list_approvals(system: System, ticket: Ticket, call: ListApprovals) -> Approvals:
-    """What waits for consent."""
-    requests = system.flows.approvals.of(call.principal, system.host.clock)
+    """What waits for consent; of everybody whose the caller may list, if nobody is named."""
+    reader, requests = ticket.process, system.flows.approvals.all(system.host.clock)
+    if call.principal is not None:
+        requests = [request for request in requests if request.principal == call.principal]
+    else:
+        requests = [request for request in requests if system.authority.may(ticket, f"approval/{request.principal}", "list")]
+    if reader is not None:
+        requests = [request for request in requests if system.flows.reaches(reader, request.labels, own=reader.owner == request.owner)]
     fields = Approval.__struct_fields__
-    return Approvals([Approval(*(getattr(request, field) for field in fields)) for request in requests])
+    listed = [Approval(*(getattr(request, field) for field in fields)) for request in requests]
+    return Approvals(listed, sorted({label for request in requests for label in request.labels}))
 
 
 def approve(system: System, ticket: Ticket, call: Approve) -> Done:

@@ -97,7 +97,7 @@ def search(system: System, ticket: Ticket, call: abi.SearchFiles) -> Later:
     tokenizer = system.registry.get(model).tokenizer if model in system.registry.entries else None
 
     def listed(files: list[FileRow]) -> None:
-        allowed = [file for file in files if system.gate.may(ticket, f"store/{file.path}", "read")]
+        allowed = [file for file in files if system.authority.may(ticket, f"store/{file.path}", "read")]
         keys = {file.key for file in allowed if flows.reaches(ticket.agent, file.labels, own=owner == actor)}
 
         def rank(connection: Connection, vector: Vector) -> list[abi.FoundPassage]:

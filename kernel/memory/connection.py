@@ -49,9 +49,11 @@ def connect(path: Path, key: bytes, mode: str) -> Connection:
 
 
 def verify(connection: Connection) -> list[str]:
-    """Everything that is wrong with the pages of a database whose log is empty; reads all of it."""
-    faults = [str(row[0]) for row in connection.execute("PRAGMA cipher_integrity_check")]
-    return faults or [str(row[0]) for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
+    """Everything that is wrong with the pages of a database whose log is empty; a page that was changed raises an error of SQLite.
+
+    Reads all that holds something, and SQLCipher checks what is read. To let it check all pages first takes half as long again.
+    """
+    return [str(row[0]) for row in connection.execute("PRAGMA quick_check") if row[0] != "ok"]
 
 
 def log_of(path: Path) -> Path:

@@ -15,14 +15,14 @@ from .branches import begin, let_go, spans, sweep
 from .connection import Connection
 from .transcripts import ContextRow, by_key, find, make, totals
 
-Kind = Literal["append", "fork", "rollback", "restore", "snapshot", "page_out"]
+Kind = Literal["append", "fork", "rollback", "restore", "snapshot", "page_out", "summarize"]
 
 
 class Operation(msgspec.Struct, frozen=True):
     """Something that was done to a context, which was `before` messages long and `after` that.
 
-    `start` to `stop` are the messages it was about: those appended, left behind or paged out. `detail` is the snapshot's name, or the id
-    of the context that was forked. `actor` is empty for appending; its time is that of the first message.
+    `start` to `stop` are the messages it was about: those appended, left behind, paged out or summarized. `detail` is the snapshot's name,
+    or the id of the context that was forked. `actor` is empty for appending; its time is that of the first message.
     """
 
     kind: Kind

@@ -8,18 +8,17 @@ What is text: the bytes are UTF-8, and hold no control characters but those that
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Final, NamedTuple
 
 import regex
 
-from . import filestore, keywords
+from . import filestore
 from .branches import Span, begin
 from .connection import Connection
 from .filestore import FileRow
 from .ranking import Recalled
-from .sentences import cuts
-from .window import PAGE_CHARACTERS, Made
+from .window import Made, paginate, told
 
 SEARCHED_BYTES: Final = 256 << 10
 """Of a file that are searched. Its pages are made while it is written, at half a millisecond each, and others wait for that."""
@@ -78,11 +77,7 @@ def shelve(connection: Connection, file: FileRow) -> Change:
         INSERT INTO messages (branch, seq, role, time, tokens, tokenizer, all_tokens, all_bytes, digest, text)
         VALUES (?, ?, 'user', ?, 0, '', 0, 0, ?, ?) RETURNING id"""
     (message,) = connection.execute(insert, (branch, file.key, file.time, file.digest, text)).fetchone()
-    made = []
-    for start, stop in pairwise(cuts(text, PAGE_CHARACTERS)):
-        page = connection.execute("INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id", (message, start, stop))
-        made.append((branch, keywords.add(connection, branch, page.fetchone()[0], file.key, text[start:stop], file.time)))
-    return Change(branch, gone, made)
+    return Change(branch, gone, paginate(connection, branch, message, file.key, file.time, text))
 
 
 def removal(connection: Connection, file: FileRow) -> Change:
@@ -105,12 +100,10 @@ def spans(connection: Connection, owner: str, branch: int, keys: Collection[int]
 
 def passages(connection: Connection, files: Sequence[FileRow], ranked: Iterator[Recalled]) -> Iterator[Passage]:
     """What the pages that were ranked say; one of a version that was replaced meanwhile is passed over."""
-    query = "SELECT seq, start, substr(text, start + 1, stop - start) FROM pages JOIN messages ON messages.id = message WHERE pages.id = ?"
     by_key = {file.key: file for file in files}
-    for points in ranked:
-        found = connection.execute(query, (points.page,)).fetchone()
-        if found is not None and found[0] in by_key:
-            yield Passage(by_key[found[0]], found[1], found[2], points)
+    for points, page in told(connection, ranked):
+        if page.seq in by_key:
+            yield Passage(by_key[page.seq], page.start, page.text, points)
 
 
 def _branch(connection: Connection, owner: str) -> int:

@@ -246,7 +246,7 @@ ALTER TABLE versions ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE uploads ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS, keywords.TERMS)
 
 
 def migrate(connection: Connection) -> bool:

@@ -7,27 +7,64 @@ it is made of, so forks share them.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .keywords import Entry, occurrences
+from .keywords import Entry, common, holders
 from .terms import Language
 from .vectors import VectorIndex, Vectors
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-PLACES: Final = np.dtype([("page", np.int64), ("seq", np.int32), ("length", np.int32), ("author", np.int16)])
-_OVERHEAD: Final = 4_096
-"""Bytes of the objects of a shelf besides their arrays."""
+_OVERHEAD: Final = 6_144
+"""Bytes of the objects of a shelf besides their arrays, and of what the allocator cannot use between them."""
 _AUTHORS: Final = 32_000
 """Names of a shelf; pages of later ones have no author."""
 _COMMON: Final = 1_000
-"""Where a term stands more often, that is remembered: to read 10,000 entries takes 5 ms, and common words are asked for all the time."""
+"""Who holds a term that stands on more pages is remembered: to read 10,000 takes 1 ms, and common words are asked for all the time."""
 _REMEMBERED: Final = 0.25
 """Memory for this, as a share of that of the places and vectors."""
+
+
+class Places(NamedTuple):
+    """Pages side by side: a column for each thing that is known of them."""
+
+    page: NDArray[np.int64]
+    seq: NDArray[np.int32]
+    length: NDArray[np.int32]
+    author: NDArray[np.int16]
+    """A number that the shelf has given the name."""
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, int, int, int]]) -> "Places":
+        """Columns of rows."""
+        page, seq, length, author = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return cls(np.array(page, np.int64), np.array(seq, np.int32), np.array(length, np.int32), np.array(author, np.int16))
+
+    def choose(self, which: Any) -> "Places":
+        """Those that a slice, a mask or an array of places names."""
+        return Places(self.page[which], self.seq[which], self.length[which], self.author[which])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return sum(column.nbytes for column in self)
+
+
+def joined(parts: Sequence[Places]) -> Places:
+    """Places one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    every = [Places.of([]), *parts]
+    return Places(
+        np.concatenate([part.page for part in every]),
+        np.concatenate([part.seq for part in every]),
+        np.concatenate([part.length for part in every]),
+        np.concatenate([part.author for part in every]),
+    )
 
 
 @dataclass
@@ -35,12 +72,13 @@ class Shelf:
     """The pages of a branch in order, and the vectors of those that have one."""
 
     vectors: VectorIndex
-    places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, PLACES))
+    places: Places = field(default_factory=lambda: Places.of([]))
     authors: list[str] = field(default_factory=list)
     """Names; `places` has their numbers."""
     languages: set[Language] = field(default_factory=set)
     _numbers: dict[str, int] = field(default_factory=dict)
-    _common: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    _common: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Who holds a term, of the first pages: those that were there when it was asked for last."""
 
     @classmethod
     def of(cls, entries: Sequence[Entry], pages: NDArray[np.int64], vectors: Vectors) -> "Shelf":
@@ -51,46 +89,47 @@ class Shelf:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Put new pages where they belong: nearly always at the end. Those that are here already are passed over."""
-        known = np.isin([entry.page for entry in entries], self.places["page"])
+        known = np.isin([entry.page for entry in entries], self.places.page)
         entries = [entry for entry, here in zip(entries, known, strict=True) if not here]
         rows = [(entry.page, entry.seq, entry.length, self._number(entry.author)) for entry in entries]
-        self.places = np.concatenate([self.places, np.array(rows, PLACES)])
+        self.places = joined([self.places, Places.of(rows)])
         self.languages.update(entry.language for entry in entries)
-        self._common.clear()
-        seqs = self.places["seq"]
-        if np.any(seqs[1:] < seqs[:-1]):
-            self.places = self.places[np.lexsort((self.places["page"], seqs))]
+        if np.any(self.places.seq[1:] < self.places.seq[:-1]):
+            self.places = self.places.choose(np.lexsort((self.places.page, self.places.seq)))
+            self._common.clear()
 
     def remove(self, pages: NDArray[np.int64]) -> None:
         """Forget pages; those that are not here are passed over."""
-        self.places = self.places[~np.isin(self.places["page"], pages)]
+        self.places = self.places.choose(~np.isin(self.places.page, pages))
         self._common.clear()
         self.vectors.remove(pages)
 
-    def counts(self, connection: "Connection", branch: int, term: str) -> NDArray[np.uint8]:
-        """How often a term stands on each page of this branch (255: or more), in the order of the pages."""
-        counts = self._common.get(term)
-        if counts is None:
-            found = occurrences(connection, branch, term)
-            counts = self._placed(found)
-            if len(found) > _COMMON:
-                self._remember(term, counts)
-        return counts
+    def learn(self, connection: "Connection", branch: int) -> None:
+        """Remember the common terms of this branch, so that the first to ask for them do not wait for each."""
+        if len(self.places.page) > _COMMON:
+            for term in common(connection, branch, _COMMON):
+                self.holders(connection, branch, term)
 
-    def _placed(self, found: NDArray[np.int64]) -> NDArray[np.uint8]:
-        at = places_of(found, self.places["page"])
-        return np.minimum(np.bincount(at[at >= 0], minlength=len(self.places)), 255).astype(np.uint8)
+    def holders(self, connection: "Connection", branch: int, term: str) -> NDArray[np.bool_]:
+        """Which pages of this branch hold a term, in the order of the pages."""
+        held = self._common.get(term, np.empty(0, np.bool_))
+        new = self.places.page[len(held) :]
+        if len(new):
+            held = np.concatenate([held, np.isin(new, holders(connection, branch, term, int(new.min())))])
+            if np.count_nonzero(held) > _COMMON:
+                self._remember(term, held)
+        return held
 
-    def _remember(self, term: str, counts: NDArray[np.uint8]) -> None:
-        self._common[term] = counts
+    def _remember(self, term: str, held: NDArray[np.bool_]) -> None:
+        self._common[term] = held
         room = _REMEMBERED * (self.vectors.nbytes + self.places.nbytes)
-        while self._common and len(self._common) * len(counts) > room:
+        while self._common and len(self._common) * len(held) > room:
             del self._common[next(iter(self._common))]
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory, about."""
-        return self.vectors.nbytes + self.places.nbytes + len(self._common) * len(self.places) + _OVERHEAD
+        return self.vectors.nbytes + self.places.nbytes + sum(held.nbytes for held in self._common.values()) + _OVERHEAD
 
     def number_of(self, author: str) -> int:
         """The number of a name, -1 if nobody here has it."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
-from kernos.syscalls.model import Role
+from kernos.syscalls.model import Message, Role
 
 from ..core.quotas import Payers
 from ..limits import CONTEXT_BYTES
@@ -32,8 +32,6 @@ class NewMessage(msgspec.Struct, frozen=True):
     tokens: int
     labels: tuple[str, ...] = ()
     calls: bytes = b""
-    source: tuple[int, int] | None = None
-    """Of a summary: the messages it is about, from the first up to but without the last."""
     time: float | None = None
     """When it was said, if that is not when it is appended."""
 
@@ -50,7 +48,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
     tokenizer: str
     labels: tuple[str, ...]
     calls: bytes
-    source: tuple[int, int] | None
+
+    @property
+    def said(self) -> Message:
+        """As callers see it."""
+        return Message(self.role, self.text, list(self.labels), self.calls.decode())
 
 
 class ContextRow(msgspec.Struct, frozen=True):
@@ -220,11 +222,8 @@ def charges(connection: Connection) -> list[tuple[Payers, int, int]]:
 def append(connection: Connection, actor: str, id_: str, messages: Sequence[NewMessage], tokenizer: str, now: float) -> ContextRow:
     """Put messages at the end, all or none; the context as it is then."""
     row = find(connection, actor, id_, "append")
-    if row.closed:
-        raise ConflictError(f"The context {row.name} is closed. Open it again with `context.open`.")
     size = sum(size_of(message) for message in messages)
-    if row.bytes + size > CONTEXT_BYTES:
-        raise LimitError(f"The context {row.name} would grow beyond {CONTEXT_BYTES} bytes. Open a new one.")
+    check_room(row, row.bytes + size)
     _insert(connection, row, messages, tokenizer, now)
     labels = set(row.labels).union(*(message.labels for message in messages))
     connection.execute(
@@ -233,6 +232,14 @@ def append(connection: Connection, actor: str, id_: str, messages: Sequence[NewM
         (len(messages), sum(message.tokens for message in messages), size, size, _json(sorted(labels)), now, row.key),
     )
     return by_key(connection, row.key)
+
+
+def check_room(row: ContextRow, size: int) -> None:
+    """Raise if a context takes nothing, or may not hold so many bytes."""
+    if row.closed:
+        raise ConflictError(f"The context {row.name} is closed. Open it again with `context.open`.")
+    if size > CONTEXT_BYTES:
+        raise LimitError(f"The context {row.name} would grow beyond {CONTEXT_BYTES} bytes. Open a new one.")
 
 
 def read(connection: Connection, actor: str, id_: str, start: int, stop: int) -> list[StoredMessage]:
@@ -244,7 +251,7 @@ def read(connection: Connection, actor: str, id_: str, start: int, stop: int) ->
 def messages_of(connection: Connection, row: ContextRow, start: int, stop: int) -> list[StoredMessage]:
     """The same of a context that was found; `StorageError` for a message that is not what was written."""
     query = """
-        SELECT id, seq, role, text, time, tokens, tokenizer, labels, calls, source_start, source_stop, digest
+        SELECT id, seq, role, text, time, tokens, tokenizer, labels, calls, digest
         FROM messages WHERE branch = ? AND seq >= ? AND seq < ? ORDER BY seq"""
     parts: list[Span] = spans(connection, row.branch, max(start, 0), min(stop, row.length))
     return [_message(found) for part in parts for found in connection.execute(query, (part.branch, part.start, part.stop))]
@@ -264,15 +271,14 @@ def _insert(connection: Connection, row: ContextRow, messages: Sequence[NewMessa
     values = []
     for seq, message in enumerate(messages, row.length):
         tokens, size = tokens + message.tokens, size + size_of(message)
-        digest = _digest(message.role, message.text, message.calls)
+        digest = digest_of(message.role, message.text, message.calls)
         labels = _json(message.labels) if message.labels else None
-        start, stop = message.source or (None, None)
-        what = (message.role, message.text, message.calls or None, labels, start, stop, digest)
+        what = (message.role, message.text, message.calls or None, labels, digest)
         time = now if message.time is None else message.time
         values.append((row.branch, seq, time, message.tokens, tokenizer, tokens, size, *what))
     connection.executemany(
-        "INSERT INTO messages (branch, seq, time, tokens, tokenizer, all_tokens, all_bytes, role, text, calls, labels, source_start,"
-        " source_stop, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages (branch, seq, time, tokens, tokenizer, all_tokens, all_bytes, role, text, calls, labels, digest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
 
@@ -284,11 +290,10 @@ def _context(row: Sequence[Any]) -> ContextRow:
 
 
 def _message(row: Sequence[Any]) -> StoredMessage:
-    id_, seq, role, text, time, tokens, tokenizer, labels, calls, start, stop, digest = row
-    if _digest(role, text, calls or b"") != digest:
+    id_, seq, role, text, time, tokens, tokenizer, labels, calls, digest = row
+    if digest_of(role, text, calls or b"") != digest:
         raise StorageError(f"Message {id_} is not what was written. Restore a backup.", reason="digest")
-    source = None if start is None else (start, stop)
-    return StoredMessage(id_, seq, role, text, time, tokens, tokenizer, _tuple(labels or "[]"), calls or b"", source)
+    return StoredMessage(id_, seq, role, text, time, tokens, tokenizer, _tuple(labels or "[]"), calls or b"")
 
 
 def size_of(message: NewMessage) -> int:
@@ -296,7 +301,8 @@ def size_of(message: NewMessage) -> int:
     return len(message.text.encode()) + len(message.calls)
 
 
-def _digest(role: str, text: str, calls: bytes) -> bytes:
+def digest_of(role: str, text: str, calls: bytes) -> bytes:
+    """What tells whether a message is what was written."""
     return hashlib.sha256(b"\0".join((role.encode(), calls, text.encode()))).digest()
 
 

@@ -5,24 +5,29 @@ found by keyword at once and by meaning when its sentences have vectors. Pages a
 that; they belong to messages, so that contexts that share a message share its pages, and go with it.
 """
 
-from collections.abc import Iterable
-from itertools import pairwise
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from kernos.syscalls.errors import ConflictError
+from kernos.syscalls.model import Role
 
 from . import keywords
 from .branches import spans
 from .connection import Connection
 from .history import note
 from .keywords import Entry
+from .ranking import Recalled
 from .sentences import cuts
 from .transcripts import ContextRow, StoredMessage, by_key, find, messages_of, of
 
 PAGE_CHARACTERS: Final = 300
 """The longest page. Some 75 tokens: a few sentences, enough to be understood, and a dozen of them fit what may be recalled."""
+
+_TOLD: Final = 8
+"""Pages that are read at a time at the most: half of what usually fits what may be recalled."""
 
 Made = list[tuple[int, Entry]]
 """Pages that were made, and the branch that each is of."""
@@ -46,6 +51,19 @@ class Unembedded(msgspec.Struct, frozen=True):
     id: int
     branch: int
     text: str
+
+
+class PageText(NamedTuple):
+    """What a page says, and which part of which message it is; the sources are those of a summary."""
+
+    seq: int
+    role: Role
+    start: int
+    text: str
+    time: float
+    labels: str
+    source_start: int | None
+    source_stop: int | None
 
 
 class MessageState(msgspec.Struct, frozen=True):
@@ -88,6 +106,16 @@ def page_out(connection: Connection, actor: str, id_: str, until: int, now: floa
     gone = by_key(connection, row.key)
     note(connection, gone, actor, "page_out", now, before=row.length, start=row.resident, stop=until)
     return gone, made
+
+
+def paginate(connection: Connection, branch: int, message: int, seq: int, time: float, text: str) -> Made:
+    """Make the pages of a message, which is found in its branch as number `seq`."""
+    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
+    made = []
+    for start, stop in pairwise(cuts(text, PAGE_CHARACTERS)):
+        page = connection.execute(insert, (message, start, stop)).fetchone()[0]
+        made.append((branch, keywords.add(connection, branch, page, seq, text[start:stop], time)))
+    return made
 
 
 def unpaged(connection: Connection, owner: str) -> bool:
@@ -136,6 +164,19 @@ def pages(connection: Connection, actor: str, id_: str, start: int = 0, stop: in
     return [page for page in found if page.seq not in pinned]
 
 
+def told(connection: Connection, ranked: Iterator[Recalled]) -> Iterator[tuple[Recalled, PageText]]:
+    """What pages say, in the order given; those that are gone are passed over. Read as they are asked for, ever more at a time."""
+    query = """
+        SELECT pages.id, seq, role, start, substr(text, start + 1, stop - start), time, coalesce(labels, '[]'), source_start, source_stop
+        FROM json_each(?) JOIN pages ON pages.id = value JOIN messages ON messages.id = message"""
+    size = 1  # the best may be all that is wanted: of many contexts that are searched together most give none
+    while some := list(islice(ranked, size)):
+        rows = connection.execute(query, (str([points.page for points in some]),))
+        texts = {page: PageText(*row) for page, *row in rows}
+        yield from ((points, texts[points.page]) for points in some if points.page in texts)
+        size = min(4 * size, _TOLD)
+
+
 # --- for the kernel itself, which embeds the pages of everybody ------------------------------------------------------------------
 
 
@@ -165,13 +206,7 @@ def vectors_of(connection: Connection, branch: int, model: str) -> list[tuple[in
 
 def _make_pages(connection: Connection, row: ContextRow, start: int, stop: int, limit: int = -1) -> Made:
     """Pages for messages; one that has left another context before, or was searched for, has its pages already."""
-    insert = "INSERT INTO pages (message, start, stop) VALUES (?, ?, ?) RETURNING id"
-    made = []
-    for branch, message, seq, time, text in _unpaged(connection, row, start, stop, limit):
-        for begin, end in pairwise(cuts(text, PAGE_CHARACTERS)):
-            page = connection.execute(insert, (message, begin, end)).fetchone()[0]
-            made.append((branch, keywords.add(connection, branch, page, seq, text[begin:end], time)))
-    return made
+    return [page for found in _unpaged(connection, row, start, stop, limit) for page in paginate(connection, *found)]
 
 
 def _unpaged(connection: Connection, row: ContextRow, start: int, stop: int, limit: int) -> list[tuple[int, int, int, float, str]]:

@@ -50,7 +50,7 @@ def answer(call: Call[Any], folders: list[str]) -> Any:
 def _ask(policy: Policy, call: Call[Any]) -> Any:
     match call:
         case ExplainDecision():
-            return why(policy, call.subject, call.object, call.action)
+            return why(policy, call.subject, call.object, call.action, call.labels)
         case ListRights():
             return can(policy, call.subject)
         case ListHolders():

@@ -1,5 +1,6 @@
 """Answers about decisions: why one is as it is, what a subject may do, who may do a thing."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from kernos.syscalls.policy import Explanation, Holder, Holders, Right, Rights
@@ -8,20 +9,24 @@ from .compare import rules_for, subjects_of
 from .patterns import MANY, ONE, match_path
 from .policy import Policy
 from .questions import askable
+from .routes import explain_flows
 from .rules import Rule
 
 NEAR: Final = 3
 """Rules that are shown for a denial."""
 
 
-def why(policy: Policy, subject: str, object_: str, action: str) -> Explanation:
-    """A decision, with the rule and the roles that led to it; for a denial what is near, and the smallest line that would allow it."""
+def why(policy: Policy, subject: str, object_: str, action: str, labels: Sequence[str] = ()) -> Explanation:
+    """A decision, with the rule and the roles that led to it; for a denial what is near, and the smallest line that would allow it.
+
+    Of labels, which a subject would carry when it does this, it is said where they may go.
+    """
     rule = policy.index.decide(subject, object_, action)
     allowed = rule is not None and rule.effect == "allow"
     line = f"p, {subject}, {object_}, {action}, allow" if rule is None and askable(object_, action) else ""
     path = role_path(policy, subject, rule.subject) if rule is not None else []
     near = [] if allowed else [str(entry) for entry in nearest(policy, subject, object_, action)]
-    return Explanation(allowed, str(rule or ""), policy.hash, path, near, line)
+    return Explanation(allowed, str(rule or ""), policy.hash, path, near, line, explain_flows(policy, subject, object_, action, labels))
 
 
 def role_path(policy: Policy, subject: str, name: str) -> list[str]:

@@ -52,8 +52,18 @@ class Flow:
     effect: Effect
     place: Place
 
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The line, field by field."""
+        return ("flow", self.label, self.sink, self.effect)
+
+    @property
+    def text(self) -> str:
+        """The line as one would write it."""
+        return ", ".join(self.says)
+
     def __str__(self) -> str:
-        return f"flow, {self.label}, {self.sink}, {self.effect} ({self.place})"
+        return f"{self.text} ({self.place})"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class Source:
     where: str
     label: str
     place: Place
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The line, field by field."""
+        return ("source", self.where, self.label)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ who may apply a policy may install one in which
 
 1. each decision that is other than before is about an object and an action that they may do themselves, now, and none is about
    `policy`: so they neither give nor take what is not theirs;
-2. `limits.toml` and `flows.csv` are as they were, and nobody's limits rise above their own by a new role.
+2. `limits.toml` and `flows.csv` are as they were, and nobody's limits rise above their own, and no label goes elsewhere, by a new role.
 
 And whoever applies a policy, restricted or not, may still apply one afterwards. An agent that acts for a user needs all of this twice.
 """
@@ -17,6 +17,7 @@ from kernos.syscalls.policy import Finding
 from kernos.syscalls.sources import FLOWS, LIMITS
 
 from .compare import Shift, rules_for, shifts, subjects_of
+from .flow_changes import flow_changes
 from .patterns import MANY, ONE
 from .policy import Policy
 from .rules import Place
@@ -44,7 +45,7 @@ def refusals(old: Policy, new: Policy, shifted: list[Shift], appliers: tuple[str
             text = f"{applier} could not apply a policy any more, not even to undo this. Let somebody else do it."
             found.append(Place("", 0).finding(text))
         if not is_unrestricted(old, applier):
-            found += [*_decisions(old, applier, shifted), *_limits(old, new, applier)]
+            found += [*_decisions(old, applier, shifted), *_limits(old, new, applier), *_flows(old, new, applier)]
     return found
 
 
@@ -68,3 +69,9 @@ def _limits(old: Policy, new: Policy, applier: str) -> Iterator[Finding]:
         for name, amount in new.limits(subject).items():
             if amount > max(old.limits(subject)[name], own[name]):
                 yield Place("", 0).finding(f"{applier} may not raise {name} of {subject} to {amount}: its own limit is {own[name]}.")
+
+
+def _flows(old: Policy, new: Policy, applier: str) -> Iterator[Finding]:
+    for change in flow_changes(old, new):
+        text = f"{applier} may not change where `{change.label}` goes ({change.place}): only who may do everything may."
+        yield Place("", 0).finding(text)

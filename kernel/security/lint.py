@@ -4,31 +4,37 @@ from collections.abc import Iterator
 from itertools import product
 
 from kernos.syscalls.policy import Finding
-from kernos.syscalls.sources import LIMITS
+from kernos.syscalls.sources import FLOWS, LIMITS
 
-from .allowances import Allowances
+from .flows import EFFECTS, Flow, FlowRules, Source
 from .index import Index
 from .patterns import MANY, ONE, wider
+from .policy import Policy
 from .rules import Membership, Place, Rule, Rules
 
 ROLE_DEPTH = 9
 """Casbin follows a chain of roles so far and no further."""
 
 
-def lint(rules: Rules, allowances: Allowances, index: Index) -> list[Finding]:
+def lint(policy: Policy) -> list[Finding]:
     """Errors, warnings and notes, by file and line."""
-    findings = [*_roles(rules, allowances, index), *_duplicates(rules), *_shadowed(rules), *_sweeping(rules)]
+    rules, flows = policy.rules, policy.flows
+    findings = [*_roles(policy), *_duplicates(rules), *_shadowed(rules), *_sweeping(rules)]
+    findings += [*_repeated_flows(flows), *_shadowed_flows(flows), *_unknown_labels(policy), *_unknown_readers(policy)]
     return sorted(findings, key=lambda finding: (finding.file, finding.line, finding.column))
 
 
-def _roles(rules: Rules, allowances: Allowances, index: Index) -> Iterator[Finding]:
-    ruled = {rule.subject for rule in rules.rules}
-    limited = set(allowances.tables)
+def _roles(policy: Policy) -> Iterator[Finding]:
+    rules, index = policy.rules, policy.index
+    ruled = {rule.subject for rule in rules.rules} | {flow.sink.removeprefix("principal/") for flow in policy.flows.flows}
+    limited = set(policy.allowances.tables)
     given = {entry.role for entry in rules.roles}
     members = {entry.member for entry in rules.roles}
     for entry in rules.roles:
         if entry.role not in ruled | limited | members:
-            yield entry.place.finding(f"no rule and no limit is about `{entry.role}`, so this gives `{entry.member}` nothing. Misspelt?")
+            yield entry.place.finding(
+                f"no rule, no limit and no flow is about `{entry.role}`, so this gives `{entry.member}` nothing. Misspelt?"
+            )
         if entry.member in index.names(entry.role):
             yield entry.place.finding(f"`{entry.member}` and `{entry.role}` have each other as roles. Take one of the lines out.")
         elif entry.member not in given:
@@ -82,3 +88,46 @@ def _sweeping(rules: Rules) -> Iterator[Finding]:
     for rule in rules.rules:
         if rule.effect == "allow" and rule.object == MANY and rule.subject.endswith(ONE):
             yield rule.place.finding(f"every `{rule.subject}` may do this to everything there is. Say to what.", severity="warning")
+
+
+# --- flows ------------------------------------------------------------------------------------------------------------------------
+
+
+def _repeated_flows(rules: FlowRules) -> Iterator[Finding]:
+    seen: dict[tuple[str, ...], Place] = {}
+    entries: tuple[Flow | Source, ...] = (*rules.flows, *rules.sources)
+    for entry in entries:
+        if (first := seen.setdefault(entry.says, entry.place)) != entry.place:
+            yield entry.place.finding(f"says the same as {first}. Take one of them out.", severity="warning")
+
+
+def _shadowed_flows(rules: FlowRules) -> Iterator[Finding]:
+    """Lines that never count because one about more, of the same label, says it already or is stricter on all of it."""
+    strictness = list(EFFECTS)
+    first = {flow.says: flow for flow in reversed(rules.flows)}
+    for flow in rules.flows:
+        least = strictness.index(flow.effect)
+        for sink, effect in product(wider(flow.sink), reversed(strictness[least:])):
+            over = first.get(("flow", flow.label, sink, effect))
+            if over is not None and over.says != flow.says:
+                why = "says it already" if effect == flow.effect else "is stricter on all of it"
+                yield flow.place.finding(f"never counts: {over} {why}.", severity="warning")
+                break
+
+
+def _unknown_labels(policy: Policy) -> Iterator[Finding]:
+    """Rights to declassify what no line keeps from going anywhere."""
+    for rule in policy.rules.rules:
+        head, _, label = rule.object.partition("/")
+        if head == "label" and label not in (ONE, MANY, *policy.flows.labels):
+            text = f"no line of {FLOWS} is about the label `{label}`, which stays with its owner. Misspelt?"
+            yield rule.place.finding(text, severity="warning")
+
+
+def _unknown_readers(policy: Policy) -> Iterator[Finding]:
+    """Roles that nobody has, in the place of somebody who may read."""
+    given = {entry.role for entry in policy.rules.roles}
+    for flow in policy.flows.flows:
+        role = flow.sink.removeprefix("principal/")
+        if role.startswith("role:") and role not in given:
+            yield flow.place.finding(f"nobody has the role `{role}`.", severity="note")

@@ -4,10 +4,11 @@ from itertools import islice
 from typing import Final
 
 from kernos.syscalls.errors import PolicyRefusedError
-from kernos.syscalls.policy import Change, Differences, Finding, Review
+from kernos.syscalls.policy import Change, Differences, Finding, FlowChange, Review
 from kernos.syscalls.sources import Files
 
 from .compare import Shift, shifts
+from .flow_changes import flow_changes
 from .grants import changes, is_unrestricted, refusals
 from .lint import lint
 from .policy import Policy, read_policy, sound
@@ -34,13 +35,16 @@ def review(files: Files, old: Policy | None = None, appliers: tuple[str, ...] = 
     trials, wrong = read_trials(files)
     findings += wrong
     shifted: list[Shift] = []
+    flows: list[FlowChange] = []
     if not findings:
-        findings += [*lint(policy.rules, policy.allowances, policy.index), *run_trials(policy.index, trials), *_confirm(policy, trials)]
+        findings += [*lint(policy), *run_trials(policy, trials), *_confirm(policy, trials)]
         if old is not None:
+            flows = flow_changes(old, policy)
             findings += _changes(old, policy, appliers, shifted)
     told, left_out = _told(shifted)
     asked = sum(len(trial.what) for _, trial in trials)
-    return policy, Review(policy.hash, len(policy.rules.rules), len(policy.rules.roles), asked, findings, told, left_out)
+    size = (len(policy.rules.rules), len(policy.rules.roles))
+    return policy, Review(policy.hash, *size, asked, findings, told, left_out + max(0, len(flows) - LISTED), flows[:LISTED])
 
 
 def _changes(old: Policy, new: Policy, appliers: tuple[str, ...], shifted: list[Shift]) -> list[Finding]:
@@ -58,7 +62,9 @@ def compare(old: Files, new: Files) -> Differences:
     """The decisions in which two policies differ; `PolicyRefusedError` if one of them has mistakes."""
     try:
         one, other = (sound(*read_policy(files)) for files in (old, new))
-        return Differences(*_told(list(shifts(one, other))))
+        flows = flow_changes(one, other)
+        told, left_out = _told(list(shifts(one, other)))
+        return Differences(told, left_out + max(0, len(flows) - LISTED), flows[:LISTED])
     except PolicyError as error:
         raise PolicyRefusedError(str(error)) from None
 
@@ -71,7 +77,7 @@ def _confirm(policy: Policy, trials: list[tuple[Place, Trial]]) -> list[Finding]
     """Casbin itself answers the tests' questions, as many as it can in a second: it defines what the rules mean."""
     size = max(1, len(policy.rules.rules))
     most = ASKED // size if size <= CONFIRMED else 0
-    questions = [(place, trial.who, *question) for place, trial in trials for question in trial.questions][:most]
+    questions = [(place, trial.who, *question) for place, trial in trials if trial.role is None for question in trial.questions][:most]
     reference = Reference(policy.rules) if questions else None
     return [
         place.finding(f"Casbin and the kernel's index differ about {action} {object_} by {subject}. This is a defect of Kernos; report it.")

@@ -7,6 +7,7 @@ from kernos.syscalls.policy import Exposure, Exposures
 
 from .compare import subjects_of
 from .policy import Policy
+from .routes import to_principal
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ DANGERS: Final = (
     Danger("give keys to others", "principal/*", "enroll", 9),
     Danger("stop the kernel", "system", "stop", 6),
     Danger("copy the whole database", "system", "backup", 6),
+    Danger("take any label off", "label/*", "declassify", 5),
     Danger("read the conversations of others", "context/*", "read", 5),
     Danger("change the conversations of others", "context/*", "append", 5),
     Danger("act for any user", "principal/*", "represent", 4),
     Danger("end the agents of others", "process/*", "kill", 4),
     Danger("change limits", "quota/*", "set", 4),
+    Danger("approve what takes approval", "approval/*", "decide", 4),
+    Danger("read what everybody did", "audit", "read", 3),
     Danger("start programs", "app/*", "run", 3),
     Danger("take over tools of others", "tool/**", "serve", 3),
     Danger("call any tool", "tool/**", "call", 2),
@@ -51,4 +55,6 @@ def score(policy: Policy) -> Exposures:
 def _of(policy: Policy, subject: str) -> Exposure:
     # The pattern is asked for as if it were an object: one that no rule names.
     held = [danger for danger in DANGERS if policy.index.allows(subject, danger.object, danger.action)]
-    return Exposure(subject, round(10 * sum(danger.weight for danger in held) / _MOST, 1), [danger.text for danger in held])
+    reader = to_principal(policy.index, subject, own=True)
+    labels = [label for label in sorted(policy.flows.labels) if policy.flows.decide(label, reader.paths).effect != "deny"]
+    return Exposure(subject, round(10 * sum(danger.weight for danger in held) / _MOST, 1), [danger.text for danger in held], labels)

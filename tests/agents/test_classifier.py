@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from kernos.agents.classifier import CARD, Card, Classifier, Matrix, NGrams, Settings
+from kernos.agents.artefact import CARD
+from kernos.agents.classifier import Card, Classifier, Matrix, NGrams, Settings
 from kernos.agents.rows import InputError
 
 WORDS = {"refund": "I want my money back now", "delivery": "When does my parcel come", "account": "How do I change my password"}

@@ -60,6 +60,27 @@ def test_a_failed_answer_keeps_nothing() -> None:
     assert asyncio.run(body(FakeKernel([DeviceError("broken")]))) == []
 
 
+def test_what_is_about_to_leave_is_summarized_until_the_agent_ends() -> None:
+    async def sum_up(messages: list[Message]) -> str:
+        if messages[0].text == "Two?":
+            raise ValueError("broken")
+        return " ".join(message.text for message in messages)
+
+    async def body(fake: FakeKernel) -> list[tuple[int, int, str]]:
+        async with Agent.spawn(fake, "talker") as agent:
+            conversation = await Conversation.open(agent, "chat", on_notice=sum_up)
+            for number in ("One", "Two", "Three"):
+                await conversation.keep(f"{number}?", f"{number}.")
+            notices = fake.world.notices[conversation.id]
+            for run in ((0, 2), (2, 4), (4, 4), (4, 6)):
+                notices.put_nowait(run)
+            while len(fake.world.summaries[conversation.id]) < 2:
+                await asyncio.sleep(0)
+            return fake.world.summaries[conversation.id]
+
+    assert asyncio.run(asyncio.wait_for(body(FakeKernel()), 10)) == [(0, 2, "One? One."), (4, 6, "Three? Three.")]
+
+
 def test_contexts_belong_to_users() -> None:
     async def body(fake: FakeKernel) -> tuple[str, str, str]:
         async with Agent.spawn(fake, "a", user="user:ana") as ana, Agent.spawn(fake, "b", user="user:ben") as ben:

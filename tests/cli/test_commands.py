@@ -1,10 +1,12 @@
 """Every command: its help, its exit codes, its JSON."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import Result
 
@@ -35,12 +37,28 @@ from kernos.syscalls.policy import (
     Suggestion,
     SuggestPolicy,
 )
-from kernos.syscalls.process import GetUsage, Kill, ListProcesses, Meter, Nice, Process, Processes, SendSignal, Usage
+from kernos.syscalls.process import (
+    Approval,
+    Approvals,
+    Approve,
+    Declassify,
+    GetUsage,
+    Kill,
+    ListApprovals,
+    ListProcesses,
+    Meter,
+    Nice,
+    Process,
+    Processes,
+    SendSignal,
+    Usage,
+)
 from kernos.syscalls.system import Device, GetStatus, Status
 
 Shell = Callable[..., Result]
 
 AGENT = Process(3, "desk[1]", "app:shop", "user:ann", 0, "normal", "idle", 65.0, 4, 120, 40)
+ASKED = Approval("ab12", "app:shop", 3, "user:ann", "Agent 3 wants to call a tool with\n> pay", 1e9, 1e9 + 60, "waiting", ["untrusted"])
 USAGE = Usage("user:ann", [Meter("tokens_per_minute", 150, 200, 60.0), Meter("turns", 1, 4, 0.0)])
 MODEL = Model("tiny", "decoder", "ready", "cpu:0", 2_048, 269_000_000, "hf:org/tiny")
 DEVICE = Device("cpu:0", "up", 77, "CPU", 1, 8, 0)
@@ -53,6 +71,7 @@ PRINTING: list[tuple[tuple[str, ...], type[Call[Any]], Any]] = [
     (("models",), ListModels, Models([MODEL], "tiny", "")),
     (("models", "load", "tiny"), LoadModel, MODEL),
     (("status",), GetStatus, STATUS),
+    (("approvals",), ListApprovals, Approvals([ASKED], ["untrusted"])),
     (("policy", "status"), GetPolicy, PolicyStatus("abc", 10, 1, 0)),
     (("policy", "why", "app:shop", "model/tiny", "generate"), ExplainDecision, Explanation(True, "p, app:*, …", "abc", [], [], "")),
     (("policy", "can", "app:shop"), ListRights, Rights([Right("model/*", "generate", "allow", "p, app:*, …", ["role:a"])])),
@@ -129,7 +148,7 @@ def test_ps_prints_names_as_they_are(shell: Shell, kernel: Any) -> None:
     kernel.answers[ListProcesses] = Processes([AGENT])
     heading, row = shell("ps", "--all").stdout.splitlines()
     assert heading.split()[:3] == ["PID", "NAME", "PRINCIPAL"]
-    assert row.split() == ["3", "desk[1]", "app:shop", "user:ann", "normal", "idle", "1m05s", "4", "120", "40"] or "desk[1]" in row
+    assert row.split() == ["3", "desk[1]", "app:shop", "user:ann", "normal", "idle", "1m05s", "4", "120", "40", "-"] or "desk[1]" in row
     assert kernel.calls == [ListProcesses(scope="all")]
 
 
@@ -145,6 +164,51 @@ def test_nice_moves_an_agent_to_a_class(shell: Shell, kernel: Any) -> None:
     assert shell("nice", "3", "batch").stdout == "Agent 3 is batch from its next turn on.\n"
     assert shell("nice", "3", "batch", "--weight", "0.5").exit_code == 0
     assert kernel.calls == [Nice(pid=3, priority="batch"), Nice(pid=3, priority="batch", weight=0.5)]
+
+
+@pytest.mark.parametrize(("verb", "allow", "says"), [("approve", True, "Approved"), ("deny", False, "Refused")])
+def test_approving_shows_what_was_asked(shell: Shell, kernel: Any, verb: str, allow: bool, says: str) -> None:
+    kernel.answers |= {ListApprovals: Approvals([ASKED]), Approve: Done()}
+    result = shell(verb, "ab12")
+    assert result.exit_code == 0
+    assert "> pay" in result.stdout
+    assert f"{says}: agent 3 of app:shop" in result.stdout
+    assert kernel.calls[-1] == Approve(approval="ab12", principal="app:shop", allow=allow)
+
+
+def test_what_nobody_asked_for_is_not_approved(shell: Shell, kernel: Any) -> None:
+    kernel.answers[ListApprovals] = Approvals([ASKED])
+    result = shell("approve", "ab1")
+    assert result.exit_code == 1
+    assert "`kernos approvals` lists what does" in result.stderr
+    assert kernel.calls == [ListApprovals()]
+
+
+def test_declassifying_takes_a_reason(shell: Shell, kernel: Any) -> None:
+    kernel.answers[Declassify] = Done()
+    assert shell("declassify", "3", "phi").exit_code == 2
+    assert shell("declassify", "3", "phi", "--reason", "no names in it").exit_code == 0
+    assert kernel.calls == [Declassify(pid=3, label="phi", reason="no names in it")]
+
+
+def test_following_approvals_prints_each_once_and_its_decision(shell: Shell, kernel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([[ASKED], [ASKED], [msgspec.structs.replace(ASKED, state="approved")], []])
+
+    def look(_: float) -> None:
+        try:
+            kernel.answers[ListApprovals] = Approvals(next(looks))
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    kernel.answers[ListApprovals] = Approvals([])
+    monkeypatch.setattr(time, "sleep", look)
+    result = shell("approvals", "--follow")
+    assert result.exit_code == 130
+    told = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith("ab12")]
+    assert told == [
+        ["ab12", "waiting"],
+        ["ab12", "approved"],
+    ]
 
 
 def test_usage_is_a_row_per_limit(shell: Shell, kernel: Any) -> None:

@@ -172,3 +172,32 @@ def test_importing_syscalls_stays_light() -> None:
     names = {line.rpartition("|")[2].strip() for line in loaded.splitlines()}
     assert "kernos.syscalls" in names
     assert names.isdisjoint({"torch", "transformers", "numpy", "faiss", "tokenizers", "sentence_transformers", "rich", "click"})
+
+
+def uses_of(*names: str) -> Iterator[tuple[str, str]]:
+    """Every expression in the kernel that ends in one of these names, by file."""
+    for path in files("kernel"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in names:
+                yield path.relative_to(ROOT).as_posix(), ast.unparse(node)
+
+
+def test_only_authority_asks_the_policy() -> None:
+    """The tools in `security/` work on policies that are not in force; `law.py` brings the record of what was asked up to date."""
+    outside = {
+        (file, text)
+        for file, text in uses_of("decide", "allows")
+        if not file.startswith("kernel/security/") and text.rpartition(".")[0].rpartition(".")[2] in ("policy", "index")
+    }
+    assert outside == {("kernel/authority.py", "self.system.law.policy.decide"), ("kernel/authority.py", "law.policy.decide")} | {
+        ("kernel/law.py", "self.policy.decide")
+    }
+
+
+def test_only_flows_judges_labels() -> None:
+    outside = {file for file, text in uses_of("decide") if text.endswith(("flows.decide", "rules.decide"))}
+    assert {file for file in outside if not file.startswith("kernel/security/")} == {"kernel/flows.py"}
+
+
+def test_no_handler_is_reached_but_through_the_gate() -> None:
+    assert {entry.file for entry in all_imports() if entry.name == "kernos.kernel.handlers.HANDLERS"} == {"kernel/gate.py"}

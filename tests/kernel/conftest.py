@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.fakes import World, make_world, tiny_model
+from tests.kernel.fakes import App, World, make_world, tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +34,15 @@ def thinking(tmp_path: Path, tiny_store: Path) -> World:
     world = make_world(tmp_path, store=tiny_store)
     world.up()
     return world
+
+
+@pytest.fixture
+def app(world: World) -> App:
+    """A connection of an app."""
+    return world.connect("app:shop")
+
+
+@pytest.fixture
+def agent(app: App) -> App:
+    """Its agent."""
+    return app.spawn()

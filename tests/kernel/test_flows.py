@@ -9,11 +9,12 @@ import pytest
 from kernos.kernel.limits import APPROVAL_S, APPROVALS_OF_AGENT
 from kernos.kernel.security.policy import load_policy
 from kernos.syscalls.context import AppendContext, LabelContext, ListContexts, OpenContext, ReadContext, SnapshotContext, StatContext
-from kernos.syscalls.errors import ApprovalNeededError, BusyError, DeniedError, LimitError, NotFoundError
+from kernos.syscalls.errors import ApprovalNeededError, BusyError, ConflictError, DeniedError, LimitError, NotFoundError
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import Generate, LoadModel, Message
 from kernos.syscalls.process import Approve, Declassify, Exit, ListApprovals, ListProcesses, Spawn, Wait
 from kernos.syscalls.store import BeginUpload, FinishUpload, GetFile, ListFiles, MoveFile, PutFile, RollbackFile, UploadPart
+from kernos.syscalls.system import Cancel
 from kernos.syscalls.table import TABLE
 from kernos.syscalls.tool import AnswerTool, CallTool, ListTools, ServeTool
 from tests.kernel.fakes import ADMIN, OPEN_POLICY, App, Sent, World, make_policy, make_world, tiny_model, tokens_of
@@ -259,6 +260,67 @@ class TestApproval:
         assert self.ask(agent) != id_
         assert len(wire.events) == 1
 
+    def test_a_call_that_was_carried_out_asks_for_no_other_approval(self, agent: App, admin: App, medical: App, wire: Sent) -> None:
+        read(agent, "untrusted")
+        id_ = agent.refused(self.PAY, key="k").details["approval"]
+        admin.call(Approve(approval=id_, principal="app:medical_qa", allow=True))
+        first = agent.send(self.PAY, key="k")
+        agent.world.host.work()
+        again = agent.send(self.PAY, key="k")
+        wire.app.call(AnswerTool(invocation=wire.events[0].invocation, result="paid"))
+        assert first.result().result == again.result().result == agent.call(self.PAY, key="k").result == "paid"
+        assert len(wire.events) == 1
+        assert admin.call(ListApprovals()).approvals == []
+        assert isinstance(agent.refused(self.PAY, key="another"), ApprovalNeededError)
+
+    def test_nor_if_a_kernel_before_this_one_carried_it_out(self, tmp_path: Path) -> None:
+        send = Send(to="queue/press", text="hello")
+        folder = make_policy(tmp_path / "approving", POLICY)
+        (folder / "flows.csv").write_text("flow, u, **, allow\nflow, u, message/queue/press, approve\n# end\n")
+
+        def boot() -> World:
+            world = make_world(tmp_path, policy=POLICY)
+            world.system.law.policy = load_policy(folder)
+            return world
+
+        first = boot()
+        agent = read(first.connect("app:press").spawn(), "u")
+        id_ = agent.refused(send, key="k").details["approval"]
+        first.connect(ADMIN).call(Approve(approval=id_, principal="app:press", allow=True))
+        sent = agent.call(send, key="k")
+        first.disk.close()
+        second = boot()
+        heir = second.connect("app:press").agent(agent.pid)
+        assert carried(heir) == {"u"}
+        assert heir.call(send, key="k") == sent
+        assert second.connect(ADMIN).call(ListApprovals()).approvals == []
+        assert isinstance(heir.refused(Send(to="queue/press", text="other"), key="k"), ConflictError)
+        assert isinstance(heir.refused(send, key="another"), ApprovalNeededError)
+
+    def test_who_gives_up_while_that_is_looked_up_has_asked_nobody(self, agent: App, admin: App, wire: Sent) -> None:
+        sent = read(agent, "untrusted").send(self.PAY, key="k")
+        assert sent.open
+        agent.call(Cancel(id=sent.id))
+        agent.world.host.work()
+        assert sent.error().code == "cancelled"
+        assert admin.call(ListApprovals()).approvals == []
+        assert wire.events == []
+
+    def test_all_consents_that_a_call_takes_are_there_before_one_is_used(self, tmp_path: Path) -> None:
+        folder = make_policy(tmp_path / "approving", POLICY)
+        (folder / "flows.csv").write_text("flow, u, principal/app:press, allow\nflow, u, **, approve\n# end\n")
+        world = make_world(tmp_path, policy=POLICY)
+        world.system.law.policy = load_policy(folder)
+        admin, agent = world.connect(ADMIN), read(world.connect("app:press").spawn(), "u")
+        send = Send(to=f"agent/{world.connect('app:shop').spawn('clerk', user=CARLA).pid}", text="hello")
+        assert isinstance(agent.refused(send), ApprovalNeededError)
+        one, other = admin.call(ListApprovals()).approvals  # the app's and the user's, both asked for at once
+        admin.call(Approve(approval=one.approval, principal="app:press", allow=True))
+        assert isinstance(agent.refused(send), ApprovalNeededError)
+        admin.call(Approve(approval=other.approval, principal="app:press", allow=True))
+        assert isinstance(agent.call(send).mail, str)
+        assert isinstance(agent.refused(send), ApprovalNeededError), "all were used"
+
     def test_a_refusal_stands(self, agent: App, admin: App, wire: Sent) -> None:
         id_ = self.ask(read(agent, "untrusted"))
         admin.call(Approve(approval=id_, principal="app:medical_qa", allow=False))
@@ -280,6 +342,28 @@ class TestApproval:
         assert isinstance(agent.refused(decide), DeniedError)
         assert isinstance(read(medical.spawn("talked-into-it"), "untrusted").refused(decide), DeniedError)
         assert isinstance(medical.refused(Approve(approval=id_, principal="app:shop", allow=True)), NotFoundError)
+
+    def test_one_who_is_asked_sees_what_is_his_to_decide(self, tmp_path: Path) -> None:
+        rules = "p, user:bob, approval/app:medical_qa, *, allow\n" + POLICY.replace("p, user:*, **", "p, user:*, store/**")
+        world = make_world(tmp_path, policy=rules)
+        for name in ("app:medical_qa", "app:shop"):
+            app = world.connect(name)
+            serve(app.spawn("bank"), f"{name[4:]}/wire", privileged=True, stateless=True)
+            assert isinstance(read(app.spawn("clerk"), "untrusted").refused(CallTool(tool=f"{name[4:]}/wire")), ApprovalNeededError)
+        listed = world.connect("user:bob").call(ListApprovals())
+        assert [(asked.principal, asked.labels) for asked in listed.approvals] == [("app:medical_qa", ["untrusted"])]
+        assert [asked.principal for asked in world.connect(ADMIN).call(ListApprovals()).approvals] == ["app:medical_qa", "app:shop"]
+        assert world.connect("user:carla").call(ListApprovals()).approvals == []
+
+    def test_an_agent_that_reads_what_is_asked_carries_it(self, agent: App, world: World, wire: Sent) -> None:
+        """The text quotes who was perhaps talked into it, or what is in a record: so it is read like any text."""
+        id_ = self.ask(read(agent, "untrusted", "phi"))
+        judge, nosy = world.connect("app:medical_qa").spawn("judge", user=CARLA), world.connect("app:nosy").spawn("nosy")
+        assert nosy.call(ListApprovals(principal="app:medical_qa")).approvals == []
+        assert [asked.approval for asked in judge.call(ListApprovals(principal="app:medical_qa")).approvals] == [id_]
+        assert carried(judge) == {"untrusted", "phi"}
+        assert carried(nosy) == set()
+        assert isinstance(judge.refused(Approve(approval=id_, principal="app:medical_qa", allow=True)), DeniedError)
 
     def test_under_the_shipped_policies_only_administrators_decide(self, tmp_path: Path) -> None:
         world = make_world(tmp_path / "shipped", policy=None)

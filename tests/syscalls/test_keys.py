@@ -9,7 +9,7 @@ from zmq.utils import z85
 
 from kernos.syscalls import Key, Places, keys
 from kernos.syscalls.errors import UnreachableError
-from kernos.syscalls.keys import key_file, make_key, own_key, read_key, write_key
+from kernos.syscalls.keys import administrator, key_file, make_key, own_key, read_key, write_key
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,13 @@ def test_a_damaged_key_is_said_to_be(where: Places) -> None:
 def test_the_administrator_needs_no_variable(where: Places, key: Key) -> None:
     write_key(where, make_key("app:a"))
     assert own_key(where) == key
+
+
+def test_another_administrator_who_is_made_known_here_does_not_take_the_place_of_this_one(where: Places) -> None:
+    mine = make_key(administrator())
+    for key in (make_key("admin:000"), mine, make_key("admin:zoe")):
+        write_key(where, key)
+    assert own_key(where) == mine
 
 
 def test_without_a_key_it_is_said_where_one_was_looked_for(where: Places) -> None:

@@ -66,7 +66,7 @@ def apply(ctx: click.Context, folder: Path | None, reason: str, dry_run: bool) -
     if not review.sound:
         click.secho(f"Refused. The policy in force is still {base}.", fg="red", err=True)
         ctx.exit(1)
-    print_changes(review.changes, review.left_out)
+    print_changes(review)
     if not dry_run:
         _confirm(ask(ApplyPolicy(files=files, reason=reason, base=base)), hash_files(files))
 

@@ -61,11 +61,11 @@ def test(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("old", default="active")
 @click.argument("new", required=False)
-@click.option("--no-new-access", is_flag=True, help="End with 1 if NEW allows anything that OLD does not: for CI.")
+@click.option("--no-new-access", is_flag=True, help="End with 1 if NEW allows more than OLD, or lets a label go further: for CI.")
 @json_option
 @click.pass_context
 def diff(ctx: click.Context, old: str, new: str | None, no_new_access: bool, as_json: bool) -> None:
-    """Show in which decisions the policies OLD and NEW differ, whatever their text.
+    """Show in which decisions, and where labels go, the policies OLD and NEW differ, whatever their text.
 
     Each is a folder, the number of a generation, or `active`; if left out, `active` and the working copy.
     """
@@ -73,8 +73,8 @@ def diff(ctx: click.Context, old: str, new: str | None, no_new_access: bool, as_
     if as_json:
         print_json(found)
     else:
-        print_changes(found.changes, found.left_out)
-    widened = any(change.allowed for change in found.changes) or found.left_out
+        print_changes(found)
+    widened = any(change.allowed for change in found.changes) or any(flow.wider for flow in found.flows) or found.left_out
     ctx.exit(1 if no_new_access and widened else 0)
 
 

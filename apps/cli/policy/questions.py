@@ -1,10 +1,11 @@
 """`why`, `can`, `who` and `score`: questions to the policy in force, or to one in a folder."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
-from kernos.syscalls.policy import ExplainDecision, Explanation, ListHolders, ListRights, ScorePolicy
+from kernos.syscalls.policy import ExplainDecision, Explanation, FlowExplanation, ListHolders, ListRights, ScorePolicy
 
 from ..output import json_option, print_json, print_table
 from .offline import ask_about, policy_option
@@ -18,6 +19,7 @@ DENIED = 4
 @click.argument("object", metavar="OBJECT")
 @click.argument("action")
 @click.option("--for", "user", help="The user for whom the agent acts: both need the right.")
+@click.option("--labels", default="", help="Labels that the agent carries, as in phi,untrusted: may they go where it would take them?")
 @policy_option
 @json_option
 @click.pass_context
@@ -27,21 +29,28 @@ def why(
     object: str,  # noqa: A002  (casbin's own word)
     action: str,
     user: str | None,
+    labels: str,
     folder: Path | None,
     as_json: bool,
 ) -> None:
     """Say whether SUBJECT may do ACTION to OBJECT, and why.
 
-    For instance: kernos policy why app:customer_service model/smollm2-135m generate. Ends with 0 if it may and with 4 if not.
+    For instance: kernos policy why app:customer_service model/smollm2-135m generate. Ends with 0 if it may and with 4 if not, or only
+    with approval.
     """
-    asked = [subject, *([user] if user else [])]
-    found = {name: ask_about(ExplainDecision(subject=name, object=object, action=action), folder) for name in asked}
+    asked, carried = [subject, *([user] if user else [])], [label for label in labels.split(",") if label]
+    found = {name: ask_about(ExplainDecision(name, object, action, carried), folder) for name in asked}
     if as_json:
         print_json(found if user else found[subject])
     else:
         for name, explanation in found.items():
             _print(name, explanation)
-    ctx.exit(0 if all(explanation.allowed for explanation in found.values()) else DENIED)
+    ctx.exit(0 if all(explanation.allowed and _flows(explanation) for explanation in found.values()) else DENIED)
+
+
+def _flows(found: Explanation) -> bool:
+    """Whether labels let it pass, but for what only a privileged tool would take."""
+    return all(flow.passes for flow in found.flows if not flow.sink.startswith("privileged/"))
 
 
 def _print(subject: str, found: Explanation) -> None:
@@ -55,6 +64,23 @@ def _print(subject: str, found: Explanation) -> None:
             click.echo(f"    {line}")
     if found.line:
         click.echo(f"  The smallest line that would allow it:\n    {found.line}")
+    for flow in found.flows:
+        _print_flow(flow)
+
+
+_FLOWING: Final = {
+    "allow": "allowed",
+    "approve": "takes approval",
+    "own": "no line names the label, it stays with its owner",
+    "deny": "denied",
+}
+
+
+def _print_flow(flow: FlowExplanation) -> None:
+    by = f" by {flow.rule}" if flow.rule else ": no line lets it go there" if flow.effect == "deny" else ""
+    click.secho(f"{flow.label} to {flow.sink}: {_FLOWING[flow.effect]}{by}", fg="green" if flow.passes else "red")
+    if flow.line:
+        click.echo(f"  The smallest line that would allow it:\n    {flow.line}")
 
 
 @click.command()
@@ -89,9 +115,10 @@ def who(object: str, action: str, folder: Path | None, as_json: bool) -> None:  
 @policy_option
 @json_option
 def score(folder: Path | None, as_json: bool) -> None:
-    """Show how much harm each subject could do, from 0 (none) to 10 (everything), and by which rights."""
+    """Show how much harm each subject could do, from 0 (none) to 10 (everything), and by which rights; and what labels may reach it."""
     reply = ask_about(ScorePolicy(), folder)
     if as_json:
         print_json(reply)
     else:
-        print_table(("SUBJECT", "EXPOSURE", "MAY"), [(entry.subject, entry.points, ", ".join(entry.dangers)) for entry in reply.exposures])
+        rows = [(entry.subject, entry.points, ", ".join(entry.labels), ", ".join(entry.dangers)) for entry in reply.exposures]
+        print_table(("SUBJECT", "EXPOSURE", "READS LABELLED", "MAY"), rows)

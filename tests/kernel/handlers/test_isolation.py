@@ -21,6 +21,7 @@ from kernos.syscalls.context import (
     ReadContext,
     Recall,
     SearchContexts,
+    SummarizeContext,
 )
 from kernos.syscalls.errors import DeniedError, NotFoundError
 from kernos.syscalls.model import Message
@@ -30,7 +31,10 @@ from tests.kernel.fakes import App, World, make_world
 PROVE = bool(os.environ.get("KERNOS_PROVE"))
 PRINCIPALS = 20
 WORD = "treasure"
-STEPS = ("open", "append", "append", "page_out", "grant", "revoke", "fork", "read", "search", "recall", "put", "share", "unshare", "get")
+STEPS = (
+    *("open", "append", "append", "page_out", "summarize", "grant", "revoke", "fork", "read", "search", "recall"),
+    *("put", "share", "unshare", "get"),
+)
 
 who = st.integers(0, PRINCIPALS - 1)
 steps = st.lists(
@@ -40,11 +44,12 @@ steps = st.lists(
 
 @dataclass
 class Chat:
-    """A context as the model knows it: whose, its texts in order, how many have left the window, and who may do what."""
+    """A context as the model knows it: whose, its texts in order, its summaries, and who may do what."""
 
     id: str
     owner: int
     texts: list[str]
+    summaries: list[str] = field(default_factory=list)
     grants: dict[int, str] = field(default_factory=dict)
 
     def readable(self, caller: int) -> bool:
@@ -103,6 +108,13 @@ class Town:
         if chat is not None and chat.texts:
             self.agents[chat.owner].call(PageOut(context=chat.id, until=len(chat.texts)))
 
+    def summarize(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
+        if chat is not None and chat.texts:
+            text = f"{WORD} in short {next(self.numbers)}"
+            call = SummarizeContext(context=chat.id, start=0, stop=len(chat.texts), text=text)
+            if self.allowed(caller, call, caller == chat.owner):
+                chat.summaries.append(text)
+
     def grant(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
         if chat is not None and other != chat.owner:
             call = GrantContext(context=chat.id, principal=f"app:p{other}", access="append" if access == "append" else "read")
@@ -119,7 +131,7 @@ class Town:
         if chat is not None:
             made = self.allowed(caller, ForkContext(context=chat.id, name=f"f{next(self.numbers)}"), chat.readable(caller))
             if made:
-                self.chats.append(Chat(made.context, caller, list(chat.texts)))
+                self.chats.append(Chat(made.context, caller, [*chat.texts], [*chat.summaries]))
 
     def read(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
         if chat is not None:
@@ -128,13 +140,13 @@ class Town:
 
     def search(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
         found = self.agents[caller].call(SearchContexts(query=WORD, limit=100)).pages
-        own = {(chat.id, text) for chat in self.chats if chat.owner == caller for text in chat.texts}
+        own = {(chat.id, text) for chat in self.chats if chat.owner == caller for text in [*chat.texts, *chat.summaries]}
         assert {(page.context, page.text) for page in found} <= own
 
     def recall(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
         if chat is not None:
             found = self.allowed(caller, Recall(context=chat.id, query=WORD), chat.readable(caller))
-            assert found is None or {page.text for page in found.pages} <= set(chat.texts)
+            assert found is None or {page.text for page in found.pages} <= {*chat.texts, *chat.summaries}
 
     def put(self, caller: int, other: int, chat: Chat | None, access: str) -> None:
         data = f"{WORD} of {caller}, {next(self.numbers)}".encode()

@@ -21,7 +21,7 @@ def database(path: str = ":memory:") -> Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON").fetchall()
     connection.execute("CREATE TABLE pages (id INTEGER PRIMARY KEY)")
-    connection.executescript(keywords.SCHEMA)
+    connection.executescript(keywords.SCHEMA + keywords.TERMS)
     return connection
 
 
@@ -42,9 +42,9 @@ def test_a_page_is_found_by_its_words_and_its_day() -> None:
     connection = database()
     entry = write(connection, 7, 1, 0, "Anna: the garden, my garden")
     assert entry == keywords.Entry(1, 0, 3 + 5, "anna", entry.language)
-    assert keywords.occurrences(connection, 7, "garden").tolist() == [1, 1]
-    assert keywords.occurrences(connection, 7, "may").tolist() == [1]
-    assert keywords.occurrences(connection, 7, "rose").tolist() == []
+    assert keywords.holders(connection, 7, "garden").tolist() == [1]
+    assert keywords.holders(connection, 7, "may").tolist() == [1]
+    assert keywords.holders(connection, 7, "rose").tolist() == []
     assert keywords.entries(connection, 7) == [entry]
 
 
@@ -52,9 +52,9 @@ def test_branches_do_not_see_each_other() -> None:
     connection = database()
     write(connection, 1, 1, 0, "2:garden 12:garden")
     write(connection, 12, 2, 0, "garden")
-    assert keywords.occurrences(connection, 2, "garden").tolist() == []
-    assert keywords.occurrences(connection, 12, "garden").tolist() == [2]
-    assert keywords.occurrences(connection, 1, "2:garden").tolist() == []
+    assert keywords.holders(connection, 2, "garden").tolist() == []
+    assert keywords.holders(connection, 12, "garden").tolist() == [2]
+    assert keywords.holders(connection, 1, "2:garden").tolist() == []
     assert keywords.entries(connection, 2) == []
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_left_of_a_deleted_page(tmp_path: Path) -> None:
     assert b"zanzibar" in path.read_bytes()
     delete(connection, 1)
     assert b"zanzibar" not in path.read_bytes()
-    assert keywords.occurrences(connection, 1, "garden").tolist() == [2]
+    assert keywords.holders(connection, 1, "garden").tolist() == [2]
     check(connection)
 
 
@@ -100,5 +100,8 @@ def test_the_index_is_what_was_written_and_not_deleted(steps: list[tuple[int, st
             (page, counts.total()) for page, counts in own.items()
         ]
         for term in {term for _, counts in model.values() for term in counts}:
-            want = [page for page, counts in own.items() for _ in range(counts[term])]
-            assert keywords.occurrences(connection, branch, term).tolist() == want
+            want = [page for page, counts in own.items() if counts[term]]
+            assert keywords.holders(connection, branch, term).tolist() == want
+            assert keywords.holders(connection, branch, term, since=5).tolist() == [page for page in want if page >= 5]
+        held = Counter(term for counts in own.values() for term in counts)
+        assert sorted(keywords.common(connection, branch, 1)) == sorted(term for term, count in held.items() if count > 1)

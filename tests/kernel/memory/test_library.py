@@ -15,8 +15,8 @@ def put(connection: Connection, path: str, data: bytes) -> FileRow:
 
 
 def rows(connection: Connection) -> list[int]:
-    """Messages, pages, keyword rows and entries of the keyword index."""
-    tables = ("messages", "pages", "keyword_pages", "keyword_entries")
+    """Messages, pages, keyword rows and terms of the keyword index."""
+    tables = ("messages", "pages", "keyword_pages", "keyword_terms")
     return [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
 
 

@@ -39,7 +39,9 @@ def test_pages_stand_in_the_order_of_messages_however_they_came(seqs: list[int],
     entries = [entry(page, seq) for page, seq in enumerate(seqs)]
     made = Shelf.of(entries[:cut], np.empty(0, np.int64), np.empty((0, DIM), np.float16))
     made.add(entries[cut:])
-    assert [(row["seq"], row["page"]) for row in made.places] == sorted((seq, page) for page, seq in enumerate(seqs))
+    assert list(zip(made.places.seq.tolist(), made.places.page.tolist(), strict=True)) == sorted(
+        (seq, page) for page, seq in enumerate(seqs)
+    )
 
 
 @given(st.lists(st.integers(0, 60), unique=True, max_size=30), st.lists(st.integers(0, 60), max_size=30))
@@ -52,7 +54,7 @@ def test_places_of_pages(among: list[int], pages: list[int]) -> None:
 def test_authors_have_numbers() -> None:
     made = shelf(0)
     made.add([entry(0, 0, "anna"), entry(1, 1), entry(2, 2, "anna")])
-    assert [made.authors[row["author"]] for row in made.places] == ["anna", "", "anna"]
+    assert [made.authors[number] for number in made.places.author] == ["anna", "", "anna"]
     assert made.number_of("ben") == -1
 
 
@@ -60,7 +62,7 @@ def test_what_was_deleted_is_forgotten() -> None:
     shelves, _ = make_shelves(1 << 20)
     before = shelves.get(10).nbytes
     shelves.remove(10, np.array([2, 3, 99]))
-    assert shelves.get(10).places["page"].tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
+    assert shelves.get(10).places.page.tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
     assert 3 not in shelves.get(10).vectors.compare(np.ones(DIM, np.float32)).pages
     assert shelves.bytes < before
     shelves.remove(11, np.array([1]))
@@ -78,7 +80,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_one_beyond_the_budget_serves_once() -> None:
     shelves, loaded = make_shelves(100)
-    assert len(shelves.get(50).places) == 50
+    assert len(shelves.get(50).places.page) == 50
     assert 50 not in shelves
     assert shelves.bytes == 0
     shelves.get(50)

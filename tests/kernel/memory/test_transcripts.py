@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernos.kernel.memory import branches, history, transcripts, window
+from kernos.kernel.memory import branches, history, summaries, transcripts, window
 from kernos.kernel.memory.connection import Connection
-from kernos.kernel.memory.transcripts import NewMessage
+from kernos.kernel.memory.transcripts import ContextRow, NewMessage
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
 from tests.kernel.fakes import examples
 from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say, texts
@@ -20,10 +20,10 @@ OTHER = "user:bob"
 
 def test_a_message_comes_back_as_it_was(connection: Connection) -> None:
     row = context(connection)
-    new = NewMessage("tool", "text\0with\nall 書", 7, ("phi",), b'{"name":"x"}', (0, 3))
+    new = NewMessage("tool", "text\0with\nall 書", 7, ("phi",), b'{"name":"x"}')
     after = transcripts.append(connection, OWNER, row.id, [new], "tiny", NOW)
     (message,) = transcripts.read(connection, OWNER, row.id, 0, 10)
-    kept = NewMessage(message.role, message.text, message.tokens, message.labels, message.calls, message.source)
+    kept = NewMessage(message.role, message.text, message.tokens, message.labels, message.calls)
     assert (kept, message.seq, message.time, message.tokenizer) == (new, 0, NOW, "tiny")
     assert (after.length, after.tokens, after.bytes, after.labels) == (1, 7, len(new.text.encode()) + len(new.calls), ("phi",))
 
@@ -214,7 +214,9 @@ class Copy:
 
     owner: str
     texts: list[str] = field(default_factory=list)
-    snapshots: dict[str, list[str]] = field(default_factory=dict)
+    summaries: dict[str, int] = field(default_factory=dict)
+    """Where each one's sources end."""
+    snapshots: dict[str, tuple[list[str], dict[str, int]]] = field(default_factory=dict)
     grants: set[str] = field(default_factory=set)
 
 
@@ -232,16 +234,30 @@ OPERATIONS = (
     "trim",
     "grant",
     "revoke",
+    "summarize",
 )
+LINES = ("append", "fork", "rollback", "snapshot", "restore", "delete", "trim", "summarize", "summarize", "summarize")
+"""Of these, what makes lines and summaries."""
 PRINCIPALS = [f"user:p{number}" for number in range(20)]
-steps = st.lists(
-    st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 5), st.integers(0, 9), st.sampled_from(PRINCIPALS)), min_size=1, max_size=40
-)
+Step = tuple[str, int, int, str]
+who = st.sampled_from(PRINCIPALS)
+steps = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 5), st.integers(0, 9), who), min_size=1, max_size=40)
+few = st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 1), st.integers(0, 4), st.just(OWNER)), min_size=8, max_size=16)
 
 
 @examples(150)
 @given(steps)
-def test_against_copies(connection: Connection, steps: list[tuple[str, int, int, str]]) -> None:
+def test_against_copies(connection: Connection, steps: list[Step]) -> None:
+    _run_against_copies(connection, steps)
+
+
+@examples(150)
+@given(few)
+def test_summaries_against_copies(connection: Connection, steps: list[Step]) -> None:
+    _run_against_copies(connection, [("append", 0, 0, OWNER), ("append", 0, 2, OWNER), *steps])
+
+
+def _run_against_copies(connection: Connection, steps: list[Step]) -> None:
     connection.execute("SAVEPOINT example")
     try:
         model: dict[str, Copy] = {}
@@ -278,16 +294,20 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
                 with pytest.raises(NotFoundError):
                     history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW)
                 return
-            model[history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW).id] = Copy(who, list(copy.texts))
+            model[history.fork(connection, who, id_, f"f{number}", id_of(number), PAYERS, NOW).id] = Copy(
+                who, [*copy.texts], {**copy.summaries}
+            )
         case "rollback":
             history.rollback(connection, copy.owner, id_, length, NOW)
             del copy.texts[length:]
+            copy.summaries = {text: stop for text, stop in copy.summaries.items() if stop <= length}
         case "snapshot":
             history.snapshot(connection, copy.owner, id_, f"s{point % 2}", NOW)
-            copy.snapshots[f"s{point % 2}"] = list(copy.texts)
+            copy.snapshots[f"s{point % 2}"] = ([*copy.texts], {**copy.summaries})
         case "restore" if f"s{point % 2}" in copy.snapshots:
             history.restore(connection, copy.owner, id_, f"s{point % 2}", NOW)
-            copy.texts = list(copy.snapshots[f"s{point % 2}"])
+            said, kept = copy.snapshots[f"s{point % 2}"]
+            copy.texts, copy.summaries = [*said], {**kept}
         case "drop" if f"s{point % 2}" in copy.snapshots:
             history.drop_snapshot(connection, copy.owner, id_, f"s{point % 2}")
             del copy.snapshots[f"s{point % 2}"]
@@ -305,6 +325,18 @@ def _step(connection: Connection, model: dict[str, Copy], number: int, kind: str
         case "revoke":
             transcripts.grant(connection, copy.owner, id_, who, None)
             copy.grants.discard(who)
+        case "summarize" if length:
+            summaries.summarize(connection, copy.owner, id_, 0, length, f"summary {number}", (), NOW)
+            copy.summaries[f"summary {number}"] = length
+
+
+def _summaries(connection: Connection, row: ContextRow) -> list[str]:
+    """The summaries that can be recalled in a context when all of it has left the window."""
+    query = """
+        SELECT text FROM keyword_pages AS entry JOIN pages ON entry.page = pages.id JOIN messages ON message = messages.id
+        WHERE messages.seq < 0 AND entry.branch = ? AND entry.seq >= ? AND entry.seq < ?"""
+    parts = branches.reach(connection, row.branch, row.length)
+    return [text for part in parts for (text,) in connection.execute(query, (part.branch, part.start, part.stop))]
 
 
 def _compare(connection: Connection, model: dict[str, Copy]) -> None:
@@ -314,10 +346,11 @@ def _compare(connection: Connection, model: dict[str, Copy]) -> None:
         assert (row.length, row.tokens) == (len(copy.texts), len(copy.texts))
         assert row.bytes == sum(len(text) for text in copy.texts) <= row.charged
         assert {shot.name: shot.length for shot in history.snapshots(connection, copy.owner, id_)} == {
-            name: len(kept) for name, kept in copy.snapshots.items()
+            name: len(said) for name, (said, _) in copy.snapshots.items()
         }
         assert [page.seq for page in window.pages(connection, copy.owner, id_)] == list(range(row.resident))
         assert len(window.resident(connection, copy.owner, id_)) == row.length - row.resident
+        assert sorted(_summaries(connection, row)) == sorted(copy.summaries)
         history.history(connection, copy.owner, id_)
         _compare_access(connection, id_, copy)
 

@@ -13,6 +13,8 @@ from kernos.kernel.memory.vectors import Moments, Similarities, VectorIndex, tog
 from tests.kernel.fakes import examples
 
 DIM = 16
+ROUNDED = 0.01
+"""What similarities may be off."""
 
 
 def random(count: int, seed: int = 0) -> NDArray[np.float16]:
@@ -55,8 +57,8 @@ def test_it_compares_what_was_added_and_not_removed(first: int, steps: list[tupl
     want = {page: float(every[page].astype(np.float32) @ query()) for page in there}
     assert len(index) == near.usual.count == len(want)
     assert near.complete
-    assert found(near) == pytest.approx(want, abs=1e-5)
-    assert together([near.usual])[0] == pytest.approx(np.mean(list(want.values())) if want else 0, abs=1e-5)
+    assert found(near) == pytest.approx(want, abs=ROUNDED)
+    assert together([near.usual])[0] == pytest.approx(np.mean(list(want.values())) if want else 0, abs=ROUNDED)
 
 
 def test_a_large_one_compares_the_nearest_and_estimates_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +70,8 @@ def test_a_large_one_compares_the_nearest_and_estimates_what_is_usual(monkeypatc
     scores = every.astype(np.float32) @ query()
     near = index.compare(query())
     assert not near.complete
-    assert set(near.pages.tolist()) == set(np.argsort(-scores)[:50].tolist())
+    assert len(near.pages) == 50
+    assert scores[near.pages].min() > np.sort(scores)[-50] - ROUNDED
     assert near.usual.count == 2_000
     assert near.usual.mean == pytest.approx(float(scores.mean()), abs=0.05)
     assert near.usual.variance == pytest.approx(float(scores.var()), rel=0.3)
@@ -102,7 +105,7 @@ def test_of_a_page_with_several_vectors_the_nearest_counts(monkeypatch: pytest.M
     near = index.compare(query())
     assert near.complete == all_are_compared
     assert len(set(near.pages.tolist())) == len(near.pages) == (499 if all_are_compared else len(near.pages))
-    assert found(near) == pytest.approx({page: best[page] for page in near.pages.tolist()}, abs=1e-5)
+    assert found(near) == pytest.approx({page: best[page] for page in near.pages.tolist()}, abs=ROUNDED)
     assert near.usual.count == pytest.approx(499, abs=1)
     assert near.usual.mean == pytest.approx(float(np.delete(best, 7).mean()), abs=0.03)
 
@@ -112,7 +115,7 @@ def test_one_that_knew_no_vectors_takes_them() -> None:
     assert found(index.compare(query())) == {}
     index.add(ids(7), random(1))
     assert list(found(index.compare(query()))) == [7]
-    assert index.nbytes == 2 * DIM + 8
+    assert index.nbytes == DIM + 8
 
 
 def test_it_keeps_no_copy_of_what_it_was_built_from() -> None:

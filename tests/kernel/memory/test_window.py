@@ -1,10 +1,13 @@
 """What is in the window, what has left it, and what was embedded of that."""
 
+import string
+from collections.abc import Iterator
+
 import pytest
 
 from kernos.kernel.memory import history, transcripts, window
 from kernos.kernel.memory.connection import Connection
-from kernos.kernel.memory.transcripts import NewMessage
+from kernos.kernel.memory.ranking import Recalled
 from kernos.syscalls.errors import ConflictError
 from tests.kernel.memory.storage import NOW, OWNER, PAYERS, context, id_of, say
 
@@ -67,6 +70,30 @@ def test_a_large_message_is_cut_into_pages(connection: Connection, monkeypatch: 
     assert [page.text for page in window.unembedded(connection, 9)] == ["before", "One. Two ", "two. Threeth", "reethree", "after"]
 
 
+def test_pages_say_what_they_hold_in_the_order_asked_and_none_is_read_before(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "PAGE_CHARACTERS", 12)
+    row = context(connection)
+    say(connection, row.id, *(f"Letter {char}. And more" for char in string.ascii_lowercase))
+    window.page_out(connection, OWNER, row.id, 26, NOW)
+    pages = [page.id for page in window.pages(connection, OWNER, row.id)]
+    asked = list[int]()
+
+    def ranked() -> Iterator[Recalled]:
+        for page in (pages[50], 9_999, *pages[:50], pages[51]):
+            asked.append(page)
+            yield Recalled(page, 0, 0, 0, 0)
+
+    found = window.told(connection, ranked())
+    points, page = next(found)
+    assert (points.page, page.seq, page.start, page.text) == (pages[50], 25, 0, "Letter z. ")
+    assert asked == [pages[50]]
+    rest = [(points.page, page.text) for points, page in found]
+    assert [page for page, _ in rest] == [*pages[:50], pages[51]]
+    assert [text for _, text in rest][:2] == ["Letter a. ", "And more"]
+
+
 def test_vectors_come_with_their_model_and_are_made_anew_for_another(connection: Connection, chat: str) -> None:
     window.page_out(connection, OWNER, chat, 2, NOW)
     waiting = window.unembedded(connection, 9)
@@ -108,8 +135,3 @@ def test_a_rollback_moves_the_window_and_drops_pins(connection: Connection, chat
     assert (row.resident, window.pins(connection, row)) == (2, [0])
     say(connection, chat, "new")
     assert shown(connection, chat) == ["a", "new"]
-
-
-def test_a_summary_points_at_its_sources(connection: Connection, chat: str) -> None:
-    transcripts.append(connection, OWNER, chat, [NewMessage("assistant", "all of it", 2, source=(0, 6))], "tiny", NOW)
-    assert transcripts.read(connection, OWNER, chat, 6, 7)[0].source == (0, 6)

@@ -57,8 +57,8 @@ def test_what_is_found_is_what_may_be_read(world: World, app: App) -> None:
     agent = child(app, Right("store", "search"), Right("store/mine/*", "*"))
     process = world.system.processes.rows[agent.pid]
     ticket = Ticket(world.gate, agent.client, 1, ROWS[GetFile], GetFile("a"), process, False, None, None)
-    assert world.gate.may(ticket, "store/mine/a", "read")
-    assert not world.gate.may(ticket, "store/other", "read")
+    assert world.system.authority.may(ticket, "store/mine/a", "read")
+    assert not world.system.authority.may(ticket, "store/other", "read")
 
 
 def test_acting_for_a_user_is_a_right_of_its_own(app: App) -> None:
