@@ -71,7 +71,7 @@ class Kinds:
         questions, card = Classifier.load(folder / "questions")
         if card.encoder != encoder:
             raise InputError(
-                f"The heads in {folder} were trained with the encoder {card.encoder}, and this is {encoder}. Train them again."
+                f"The heads in {folder} were trained with the encoder {card.encoder}, this is {encoder}. Train them again."
             )
         return cls(questions, Classifier.load(folder / "texts")[0])
 
