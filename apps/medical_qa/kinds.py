@@ -70,9 +70,7 @@ class Kinds:
         """The heads in a folder; `InputError` if there are none, or they were trained with another encoder than this."""
         questions, card = Classifier.load(folder / "questions")
         if card.encoder != encoder:
-            raise InputError(
-                f"The heads in {folder} were trained with the encoder {card.encoder}, this is {encoder}. Train them again."
-            )
+            raise InputError(f"The heads in {folder} were trained with the encoder {card.encoder}, this is {encoder}. Train them again.")
         return cls(questions, Classifier.load(folder / "texts")[0])
 
 
