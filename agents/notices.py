@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from kernos.syscalls.context import AwaitNotice, Notice, SummarizeContext
-from kernos.syscalls.errors import AgentKilledError, KernosError, NotYoursError
+from kernos.syscalls.errors import AgentKilledError, CancelledError, KernosError, NotYoursError
 from kernos.syscalls.model import Message
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def summarize_on_notice(agent: "Agent", context: str, summarize: Summarize
                 await _keep(agent, notice, summarize)
             except Exception:
                 log.exception("messages %d to %d of the context %s leave without a summary", notice.start, notice.stop, context)
-    except (AgentKilledError, NotYoursError):
+    except (AgentKilledError, CancelledError, NotYoursError):
         return  # the agent has ended
     except KernosError as error:
         log.warning("there will be no more summaries of the context %s: %s", context, error)

@@ -2,7 +2,7 @@
 
 Parts: `--evaluate` runs `kernos run NAME evaluate` of every app and joins their figures (data: see `public.py`; rows to test on also from
 `KERNOS_TEST_DATA`). `--together` plays a script of 32 customers while the other apps show their demos, on two cores. `--flood` is in
-`flood.py`.
+`flood.py`. `--quick` takes samples: about a minute for each app and part.
 """
 
 import json

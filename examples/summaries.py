@@ -20,7 +20,7 @@ async def main() -> None:
             return answer.text
 
         diary = await Conversation.open(agent, "diary", on_notice=sum_up)
-        for day in range(200):
+        for day in range(240):
             await diary.keep(f"Day {day}: we sailed {day % 7 + 3} miles and saw {day % 5} whales.", "I have written it down.")
         async for piece in diary.ask("How was the journey?", max_tokens=60):
             print(piece, end="", flush=True)

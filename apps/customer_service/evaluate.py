@@ -27,7 +27,7 @@ from kernos.agents.embedding import Embedding
 from kernos.agents.rows import read_rows
 from kernos.syscalls import AsyncKernel
 
-from .intents import SETTINGS, Intents
+from .intents import Intents, settings_for
 
 LEFT_OUT: Final = 15
 DRAWS: Final = 2
@@ -80,7 +80,7 @@ async def measure(embedding: Embedding, data: Path, *, quick: bool) -> dict[str,
     if quick:
         train, test, titles = _few(train), _sample(test, QUICK_TEST), _sample(titles, QUICK_TEST)
     vectors = [await embedding.embed([row.text for row in rows], _progress) for rows in (train, test)]
-    head = Classifier.fit([row.text for row in train], vectors[0], [row.category for row in train], SETTINGS)
+    head = Classifier.fit([row.text for row in train], vectors[0], [row.category for row in train], settings_for(len(train)))
     told = head.predict([row.text for row in test], vectors[1])
     right = np.mean([label == row.category for label, row in zip(told, test, strict=True)])
     draws = [await _oos_auroc(embedding, train, test, titles, seed) for seed in range(1 if quick else DRAWS)]

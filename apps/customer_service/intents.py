@@ -29,6 +29,10 @@ REFUND_REQUEST: Final = "refund_request"
 SETTINGS: Final = Settings(strength=30.0, words=NGrams(1, 2, weight=0.7), characters=NGrams(2, 4, weight=0.7, texts=5))
 """Chosen on a fifth of the training rows of banking77 that was left out."""
 
+SETTINGS_OF_FEW: Final = Settings(strength=10.0)
+MANY: Final = 1_000
+"""Examples from which on n-grams are counted: fewer hold too few that come up twice."""
+
 NEAREST: Final = 10
 FOLDS: Final = 3
 REFUSED: Final = 0.05
@@ -110,7 +114,7 @@ class Intents:
     def fit(cls, texts: Sequence[str], vectors: Vectors, intents: Sequence[str]) -> tuple[Self, float]:
         """Learn from examples; also the accuracy on those that were left out in turn. `InputError` if an intent has one example."""
         found, right = _unseen(texts, vectors, intents)
-        return cls(Classifier.fit(texts, vectors, intents, SETTINGS), Scope.fit(vectors, found)), right
+        return cls(Classifier.fit(texts, vectors, intents, settings_for(len(texts))), Scope.fit(vectors, found)), right
 
     @classmethod
     async def load(cls, embedding: Embedding, folder: Path) -> Self:
@@ -163,6 +167,11 @@ async def route_all(agent: Agent, texts: Sequence[str], folder: Path) -> list[Ro
     return (await Intents.load(embedding, folder)).routes(texts, await embedding.embed(texts))
 
 
+def settings_for(examples: int) -> Settings:
+    """How a head is fitted on so many examples."""
+    return SETTINGS if examples >= MANY else SETTINGS_OF_FEW
+
+
 def _unseen(texts: Sequence[str], vectors: Vectors, intents: Sequence[str]) -> tuple[Matrix, float]:
     """The evidence of each example by a head that had not seen it, and how many of them that head told right."""
     names = np.asarray(intents)
@@ -172,7 +181,7 @@ def _unseen(texts: Sequence[str], vectors: Vectors, intents: Sequence[str]) -> t
     found, right = np.empty((len(texts), 2), dtype=np.float32), np.empty(len(texts), dtype=bool)
     folds = StratifiedKFold(min(FOLDS, *counts.values()), shuffle=True, random_state=0)
     for kept, left in folds.split(vectors, names):
-        head = Classifier.fit(_chosen(texts, kept), vectors[kept], _chosen(intents, kept), SETTINGS)
+        head = Classifier.fit(_chosen(texts, kept), vectors[kept], _chosen(intents, kept), settings_for(len(texts)))
         chances = head.predict_proba(_chosen(texts, left), vectors[left])
         found[left] = evidence(vectors[left], chances, vectors[kept])
         right[left] = np.asarray(head.labels)[chances.argmax(axis=1)] == names[left]

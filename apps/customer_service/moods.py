@@ -11,8 +11,10 @@ from kernos.agents.rows import read_rows
 
 SHIPPED: Final = Path(__file__).with_name("data") / "moods.csv"
 
-FRUSTRATED: Final = 0.7
-"""From here on people take over."""
+FRUSTRATED: Final = 0.6
+"""From here on people take over. By heads that had not seen them (fifths left out in turn) 73 % of the frustrated of the 100 examples reach
+it, and none of the calm; of the 83 questions to the shop in tests/apps/data/questions.jsonl one does, which is a complaint.
+"""
 
 
 class Mood(msgspec.Struct, frozen=True):

@@ -66,9 +66,12 @@ class Index:
         allow = deny = _NONE
         for cell in _cells(nodes, object_.split("/")):
             for name in (action, ONE):
-                numbers = cell.get(name)
-                if numbers is not None:
-                    allow, deny = min(allow, numbers[0]), min(deny, numbers[1])
+                if (numbers := cell.get(name)) is not None:
+                    allows, denies = numbers  # compared, as `min` costs a call
+                    if allows < allow:
+                        allow = allows
+                    if denies < deny:
+                        deny = denies
         number = allow if deny == _NONE else deny
         return None if number == _NONE else self.rules[number]
 

@@ -57,7 +57,7 @@ async def _summarized(running: RunningKernel) -> tuple[list[Message], list[Recal
         return heard, recalled.pages, await agent.call(asked)
 
 
-def test_what_leaves_is_summed_up_by_the_model_before(models: object) -> None:
+def test_what_leaves_is_summed_up_by_the_model_before(models: object, caplog: pytest.LogCaptureFixture) -> None:
     with booted() as running:
         heard, recalled, prompt = asyncio.run(_summarized(running))
     assert [message.text for message in heard[::2]] == TOLD[: len(heard[::2])]
@@ -65,6 +65,7 @@ def test_what_leaves_is_summed_up_by_the_model_before(models: object) -> None:
     assert (summary.start, summary.stop) == (0, len(heard))
     assert any(page.source is None and page.message < len(heard) for page in recalled), "the messages are found as well"
     assert summary in [part.source for part in prompt.parts if part.why == "recalled"]
+    assert "summaries" not in caplog.text, "the end of an agent is not worth a warning"
 
 
 TURN: Final = Message("user", "Go on!")

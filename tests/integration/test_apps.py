@@ -1,0 +1,184 @@
+"""The bundled apps as a user meets them: the commands of their READMEs, the rights that they use, and what a crash of one does.
+
+Every app is started by `kernos run`, as a process of its own that is confined to what it needs, on a kernel of this module. By default the
+first commands of each README are tried; `KERNOS_PROVE=1` tries all of them, and then looks whether each app needs each line of its policy.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import kernos.apps
+from benchmarks.kernel import RunningKernel, booted
+from benchmarks.public import data_folder
+from kernos.apps.cli.launcher import apps
+from kernos.syscalls import Kernel
+from kernos.syscalls.context import OpenContext
+from kernos.syscalls.policy import ApplyPolicy, FetchPolicy, SuggestPolicy
+from kernos.syscalls.process import ListProcesses
+
+PROVE = bool(os.environ.get("KERNOS_PROVE"))
+FOLDER = Path(kernos.apps.__path__[0])
+APPS = apps()
+
+FINANCE_ROWS = "".join(
+    f"Firm {number} {'gains' if number % 2 else 'loses'},2026-03-{number + 1:02},,{'positive' if number % 2 else 'negative'},markets\n"
+    for number in range(20)
+)
+STUDY = '{{"question": "Does it help?", "context": "It was tried.", "label": "{0}", "long_answer": "The answer is {0}."}}\n'
+DATA = str(data_folder())
+STANDS_FOR: dict[str, dict[str, str | tuple[str, str]]] = {
+    "customer_service": {
+        "$QUESTIONS": ("questions.csv", "customer,text\nana,When are your stores open?\nben,Please refund my order F-1043\n"),
+        "$ENTRIES": ("entries.csv", "id,topic,question,answer\nopen-1,stores,When are your stores open?,We are open from 10 to 7.\n"),
+        "$ORDERS": ("orders.csv", "order,customer,items,status\nF-1043,ben,a lamp,cancelled\n"),
+        "$EXAMPLES": ("examples.csv", "text,intent\nwhere is it,place\nis it here,place\npay me back,money\nmoney back,money\n"),
+        "$DATA": DATA,
+    },
+    "finance_monitor": {
+        "FILE": ("news.csv", "title,published,text,sentiment,topic\n" + FINANCE_ROWS),
+        "FOLDER": DATA,
+        "URL": "http://127.0.0.1:80/",
+    },
+    "medical_qa": {
+        "questions.csv": ("questions.csv", "question\nWhat is an aura?\n"),
+        "note.txt": ("note.txt", "Problems: hypertension.\nMedication: ramipril 5 mg once daily by mouth.\nPotassium 6.1 mmol/l.\n"),
+        "studies.jsonl": ("studies.jsonl", "".join(map(STUDY.format, ("yes", "no", "maybe") * 6))),
+        "FILE": ("library.csv", "id,title,text\naura-1,Aura,An aura is a warning sign before a migraine attack.\n"),
+        "DIR": DATA,
+    },
+}
+"""What names in the READMEs stand for: a file with its text, or something else."""
+
+
+@pytest.fixture(scope="module")
+def own(models: Path) -> Iterator[RunningKernel]:
+    with booted(config='audit = "all"\n') as running, running.connect() as admin:
+        files = admin.call(FetchPolicy()).files | {
+            "roles.d/80-clinicians.csv": b"g, user:carla, role:clinician\ng, user:dan, role:clinician\n# end\n"
+        }
+        admin.call(ApplyPolicy(files=files, reason="those who read records in the README of medical_qa"))
+        yield running
+
+
+def commands(app: str) -> list[str]:
+    """What the README tells a user to type, without remarks and redirections."""
+    page = (FOLDER / app / "README.md").read_text("utf-8")
+    return re.findall(r"^(?:\$ |    (?:\w+ \| )?)(kernos run .*?)(?: +# .*| > .*)?$", page, re.MULTILINE)
+
+
+def typed(app: str, folder: Path, line: str) -> list[str]:
+    """A command as it is run, with files in the place of names."""
+    words = []
+    for word in shlex.split(line)[1:]:
+        meant = STANDS_FOR[app].get(word, word)
+        if isinstance(meant, tuple):
+            (folder / meant[0]).write_text(meant[1])
+            meant = str(folder / meant[0])
+        words.append(meant)
+    return [sys.executable, "-m", "kernos.apps.cli", *words, *(["--quick"] if "evaluate" in words and "--quick" not in words else [])]
+
+
+def environment(kernel: RunningKernel) -> dict[str, str]:
+    return os.environ | {"KERNOS_HOME": str(kernel.where.config.parent), "KERNOS_MODELS": str(kernel.where.models)}
+
+
+def run(kernel: RunningKernel, app: str, folder: Path, line: str) -> "subprocess.CompletedProcess[str]":
+    command = typed(app, folder, line)
+    return subprocess.run(command, env=environment(kernel), cwd=folder, input="", capture_output=True, text=True, timeout=900)
+
+
+def tried(app: str) -> list[str]:
+    """All commands of a README that end by themselves, or the few of one app that use all of its rights."""
+    enough = {"customer_service": ("--orders $ORDERS --script $QUESTIONS", "--humans")}
+    return [line for line in commands(app) if (" --watch " not in line if PROVE else line.endswith(enough.get(app, ())))]
+
+
+@pytest.mark.parametrize(("app", "line"), [(app, line) for app in APPS for line in tried(app)])
+def test_what_a_readme_tells_a_user_to_type_works(app: str, line: str, own: RunningKernel, tmp_path: Path) -> None:
+    if " evaluate " in line and not data_folder().exists():
+        pytest.skip(f"There is no {data_folder()} with the public sets; KERNOS_DATA names another.")
+    done = run(own, app, tmp_path, line)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_app_that_ships_has_commands_in_its_readme() -> None:
+    assert [app for app in APPS if not commands(app)] == []
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if tried(app)])
+def test_an_app_needs_every_line_of_its_policy_and_no_other(app: str, own: RunningKernel) -> None:
+    """By the law's own record of what the commands above asked for."""
+    with own.connect() as admin:
+        suggested = admin.call(SuggestPolicy(subject=f"app:{app}"))
+    assert suggested.lines, "it was not run"
+    assert suggested.unused == []
+    assert suggested.denied == []
+
+
+def test_an_app_that_is_killed_comes_back_with_its_state_and_nobody_else_notices(own: RunningKernel) -> None:
+    with ExitStack() as stack:
+        admin = stack.enter_context(own.connect())
+        bystander = stack.enter_context(own.connect(own.enroll("app:bystander"))).spawn("bystander")
+        others = {app: stack.enter_context(started(own, app)) for app in APPS if app != "customer_service"}
+        app = stack.enter_context(started(own, "customer_service --customer eve"))
+        say(app, "Where is my order F-1042?")
+        wait_for(app, "There is no order F-1042 of yours.")
+        while not all(agents(admin, other) for other in others):
+            assert all(process.poll() is None for process in others.values())
+        before = {other: agents(admin, other) for other in (*others, "customer_service", "bystander")}
+        os.kill(child_of(app), signal.SIGKILL)
+        wait_for(app, "Welcome back, eve! Last time you asked: “Where is my order F-1042?”")
+        after = {other: agents(admin, other) for other in before}
+        assert not before.pop("customer_service") & after.pop("customer_service")
+        assert before == after
+        assert all(process.poll() is None for process in others.values())
+        bystander.call(OpenContext(name="still-here"))
+
+
+def agents(admin: Kernel, app: str) -> set[int]:
+    """The living agents of an app."""
+    rows = admin.call(ListProcesses(scope="all")).processes
+    return {row.pid for row in rows if row.principal == f"app:{app}" and row.state != "exited"}
+
+
+def child_of(launcher: "subprocess.Popen[str]") -> int:
+    """The process of an app."""
+    (child,) = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text("ascii").split()
+    return int(child)
+
+
+@contextmanager
+def started(kernel: RunningKernel, line: str) -> "Iterator[subprocess.Popen[str]]":
+    """An app under its launcher, until the end of its input."""
+    command = [sys.executable, "-m", "kernos.apps.cli", "run", *line.split()]
+    process = subprocess.Popen(command, env=environment(kernel), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    try:
+        yield process
+    finally:
+        process.terminate()  # the launcher passes it on
+        with suppress(BrokenPipeError):
+            process.communicate()
+
+
+def say(app: "subprocess.Popen[str]", text: str) -> None:
+    assert app.stdin is not None
+    print(text, file=app.stdin, flush=True)
+
+
+def wait_for(app: "subprocess.Popen[str]", text: str) -> None:
+    """Read what an app prints until it has said something."""
+    assert app.stdout is not None
+    said = ""
+    while text not in said:
+        piece = app.stdout.read(1)
+        assert piece, f"it ended after {said!r}"
+        said += piece
