@@ -52,10 +52,11 @@ async def measure(kernel: RunningKernel, model: str, rounds: int) -> dict[str, f
 async def count_copies(kernel: RunningKernel, model: str) -> float:
     """How often the pages of a context are there while an agent on each of its forks waits to write: that many over those before."""
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
-        first, *rest = await prompt(connection, model, "fork", 0)
-        context = (await connection.call(OpenContext(name="parent"))).id
-        await connection.call(Generate(model=model, context=context, messages=[first, *rest], max_tokens=1, ignore_eos=True))
-        forks = [(await connection.call(ForkContext(context=context))).id for _ in range(FORKS)]
+        parent = await connection.spawn("parent")
+        context = (await parent.call(OpenContext(name="parent"))).context
+        beginning = await prompt(connection, model, "fork", 0)
+        await parent.call(Generate(model=model, context=context, messages=beginning, max_tokens=1, ignore_eos=True))
+        forks = [(await parent.call(ForkContext(context=context, name=f"fork-{number}"))).context for number in range(FORKS)]
         agents = [await connection.spawn("fork") for _ in forks]
         for agent in agents:
             await connection.call(SendSignal(pid=agent.pid, signal="stop"))  # so that they hold what they found and write nothing yet
@@ -69,7 +70,7 @@ async def count_copies(kernel: RunningKernel, model: str) -> float:
             await connection.call(SendSignal(pid=agent.pid, signal="continue"))
         shared = {answer.usage.cached_tokens for answer in await asyncio.gather(*answers)}
         assert min(shared) >= SHARED, f"the forks had {shared} tokens in common with their parent, not {SHARED}"
-        for agent in agents:
+        for agent in (parent, *agents):
             await agent.exit()
     return waiting / before
 

@@ -90,7 +90,8 @@ def differing(some: list[Round], others: list[Round]) -> float:
 def _alternate(wheel: Wheel, dtype: str) -> tuple[list[Round], list[Round]]:
     """Rounds of two kernels in turn: rotating, and undisturbed."""
     settings = f'slots = {SLOTS}\nquantum = {QUANTUM}\ndtype = "{dtype}"\n'
-    rotating, undisturbed = [], []
+    rotating: list[Round] = []
+    undisturbed: list[Round] = []
     with booted(config=settings + 'policy = "rr"\n') as one, booted(config=settings + 'policy = "fifo"\n') as other:
         model = one.load_models()
         other.load_models()

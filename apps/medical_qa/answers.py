@@ -69,13 +69,13 @@ class Desk:
         async with Agent.spawn(kernel, "librarian") as agent:
             embedding = await Embedding.open(agent, own_folder(APP) / "vectors")
             heads = own_folder(APP) / "kinds"
-            yield cls(await Library.open(embedding, passages, Kinds.load(heads) if heads.exists() else None))
+            yield cls(await Library.open(embedding, passages, Kinds.load(heads, embedding.model) if heads.exists() else None))
 
     async def answer(self, agent: Agent, question: str) -> Answer:
         """What the library says to a question, phrased by the agent's model."""
         if is_emergency(question):
             return Answer(question, ADVICE, emergency=True)
-        found = await self.library.search(question)
+        found = await self.library.search(agent, question)
         if not found:
             return Answer(question, REFUSAL, refused=True)
         said, tokens = await _phrase(agent, question, found)

@@ -65,7 +65,7 @@ async def run(kernel: AsyncKernel, arguments: argparse.Namespace, console: Conso
     keys = {**fields_read("held_out"), **emergencies()}
     async with Agent.spawn(kernel, "measure") as agent:
         embedding = await Embedding.open(agent, own_folder(APP) / "vectors")
-        keys |= await answered(embedding)
+        keys |= await answered(agent, embedding)
         keys |= await recalled(embedding, folders, quick=arguments.quick)
     keys |= judged(folders, quick=arguments.quick)
     if arguments.json:
@@ -97,11 +97,11 @@ def emergencies() -> Keys:
     return {"medical_emergency_found": share("yes"), "medical_emergency_false": share("no")}
 
 
-async def answered(embedding: Embedding, split: Split = "held_out") -> Keys:
+async def answered(agent: Agent, embedding: Embedding, split: Split = "held_out") -> Keys:
     """Of questions that the shipped library answers, the share that gets the right passage; of others, the share that is refused."""
     library = await Library.open(embedding, read_rows(SHIPPED, Passage).rows)
     rows = [row for row in read_rows(DATA / "questions.csv", Asked).rows if row.set == split]
-    found = [(row, {one.passage.id for one in await library.search(row.question)}) for row in rows]
+    found = [(row, {one.passage.id for one in await library.search(agent, row.question)}) for row in rows]
     right = [row.entry in ids for row, ids in found if row.entry]
     refused = [not ids for row, ids in found if not row.entry]
     return {"medical_answered": round(sum(right) / len(right), 4), "medical_refused": round(sum(refused) / len(refused), 4)}

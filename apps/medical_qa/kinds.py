@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from kernos.agents.classifier import Card, Classifier, Matrix, NGrams, Settings
+from kernos.agents.rows import InputError
 
 _QUESTIONS: Final = Settings(strength=10.0)
 _TEXTS: Final = Settings(strength=10.0, words=NGrams(1, 2, texts=3, most=8_000))
@@ -65,9 +66,12 @@ class Kinds:
         self._texts.save(folder / "texts", card)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The heads in a folder; `InputError` if there are none."""
-        return cls(Classifier.load(folder / "questions")[0], Classifier.load(folder / "texts")[0])
+    def load(cls, folder: Path, encoder: str) -> Self:
+        """The heads in a folder; `InputError` if there are none, or they were trained with another encoder than this."""
+        questions, card = Classifier.load(folder / "questions")
+        if card.encoder != encoder:
+            raise InputError(f"The heads in {folder} were trained with the encoder {card.encoder}, this is {encoder}. Train them again.")
+        return cls(questions, Classifier.load(folder / "texts")[0])
 
 
 def alike(questions: Matrix, texts: Matrix) -> Matrix:

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from kernos.agents import Agent
 from kernos.agents.embedding import Embedding
 
 from .kinds import Kinds, alike
@@ -40,28 +41,28 @@ class Found(NamedTuple):
 
 
 class Library:
-    """Passages and their index."""
+    """Passages and their index; with heads of kinds also the kinds of the passages."""
 
-    def __init__(self, passages: list[Passage], embedding: Embedding, index: Index, kinds: Kinds | None, answers: Matrix) -> None:
+    def __init__(self, passages: list[Passage], encoder: str, index: Index, kinds: tuple[Kinds, Matrix] | None) -> None:
         self.passages = passages
-        self._embedding = embedding
+        self._encoder = encoder
         self._index = index
         self._kinds = kinds
-        self._answers = answers
 
     @classmethod
     async def open(cls, embedding: Embedding, passages: list[Passage], kinds: Kinds | None = None) -> Self:
         """Index passages; their vectors are kept by `embedding`."""
         texts = [f"{passage.title}. {passage.text}" for passage in passages]
         vectors = await embedding.embed(texts)
-        return cls(passages, embedding, Index(texts, vectors), kinds, kinds.of_texts(texts, vectors) if kinds else vectors)
+        return cls(passages, embedding.model, Index(texts, vectors), (kinds, kinds.of_texts(texts, vectors)) if kinds else None)
 
-    async def search(self, question: str) -> list[Found]:
-        """The passages that answer a question, the best first; none where the evidence is thin."""
-        vectors = await self._embedding.embed([question])
+    async def search(self, agent: Agent, question: str) -> list[Found]:
+        """The passages that answer an agent's question, the best first; none where the evidence is thin. No vector of it is kept."""
+        vectors = np.asarray(await agent.embed([question], model=self._encoder), dtype=np.float32)
         scores = self._index.together([question], vectors)
         if self._kinds:
-            scores = scores + alike(self._kinds.of_questions([question], vectors), self._answers)
+            heads, texts = self._kinds
+            scores = scores + alike(heads.of_questions([question], vectors), texts)
         order = np.argsort(-scores[0], kind="stable")[:MOST]
         near = self._index.by_meaning(vectors)[0]
         best = float(near[order[0]])

@@ -60,8 +60,8 @@ class NoClinicianError(InputError):
 
     def __init__(self, user: str) -> None:
         super().__init__(
-            f"{user} may not read records: they carry the label {LABEL}, which reaches only clinicians. An administrator gives the role: a "
-            f"line `g, {user}, role:clinician` in a file of roles.d, then `kernos policy apply`."
+            f"{user} may not read records: they carry the label {LABEL}, which reaches only clinicians. An administrator makes one: "
+            f"`kernos policy edit roles.d/50-clinic.csv`, a line `g, {user}, role:clinician`, then `kernos policy apply`."
         )
 
 
@@ -118,9 +118,12 @@ class Records:
         return [passage for passage in found.passages if passage.file.path.endswith("/note")][:limit]
 
     async def share(self, id_: str, colleague: str) -> None:
-        """Let a colleague read a record; the kernel refuses it for whoever is not a clinician."""
+        """Let a colleague read a record; `NoClinicianError` for whoever is none."""
         await self._agent.call(GetFile(path=f"records/{id_}/note", limit=1))
-        await self._agent.call(ShareFiles(path=f"records/{id_}", principal=f"user:{colleague}", access="read"))
+        try:
+            await self._agent.call(ShareFiles(path=f"records/{id_}", principal=f"user:{colleague}", access="read"))
+        except DeniedError:
+            raise NoClinicianError(f"user:{colleague}") from None
 
     async def accesses(self, id_: str) -> list[tuple[str, File]]:
         """Each look of one's own at a record: why, and the file that says by whom and when."""

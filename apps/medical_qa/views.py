@@ -38,12 +38,12 @@ def show_record(console: Console, kept: Kept) -> None:
         first, *rest = fields.items()
         said = ", ".join(f"{name} {field.value}" for name, field in rest)
         table.add_row(
-            type(item).__name__.lower(), Text(first[1].value), Text(said), Text(source_of(kept.text, list(fields.values())), style="dim")
+            type(item).__name__.lower(), Text(first[1].value), Text(said), Text(words_of(kept.text, list(fields.values())), style="dim")
         )
     console.print(table)
 
 
-def source_of(text: str, fields: list[Sourced[str]]) -> str:
+def words_of(text: str, fields: list[Sourced[str]]) -> str:
     """The words from the first to the last of some fields, shortened to fit a table."""
     words = " ".join(text[min(field.start for field in fields) : max(field.stop for field in fields)].split())
     return words if len(words) <= _WIDTH else f"{words[: _WIDTH - 1]}…"
@@ -63,7 +63,7 @@ def page_of(kept: Kept) -> str:
 
 
 def _bar(value: Laboratory) -> dict[str, Any] | None:
-    """Where a value lies beside its limits: a third of the chart's width is the usual range."""
+    """A bar of three parts: below, within and above the range; a value stands in the middle of its part."""
     if value.flag is None:
         return None
     place = {"low": 1 / 6, "normal": 1 / 2, "high": 5 / 6}[value.flag.value]

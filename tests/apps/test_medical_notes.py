@@ -44,6 +44,7 @@ def days(text: str) -> list[str]:
         ("Return if fever.", []),
         ("Allergies: aspirin (hives)", []),
         ("SpO2 97 % on RA", []),
+        ("Denies fever/chills.", [("fever", "absent"), ("chills", "absent")]),
         ("N/V since noon", [("nausea", "present"), ("vomiting", "present")]),
     ],
 )
@@ -88,7 +89,7 @@ def test_a_value_has_its_unit_and_a_flag_where_one_can_be_told(text: str, expect
     ("text", "expected"),
     [
         ("seen 3/4/2024", ["2024-03-04"]),
-        ("seen 14/4/2024", ["2024-04-14"]),
+        ("seen 14/4/2024, 3-4-2024", ["2024-03-04", "2024-04-14"]),
         ("seen 4 Mar 2024 and March 5, 2024", ["2024-03-04", "2024-03-05"]),
         ("stent in 2019", ["2019"]),
         ("DOB 3/4/1960", []),

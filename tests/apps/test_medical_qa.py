@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from kernos.agents import Agent, Toolbox
+from kernos.agents.classifier import Card
+from kernos.agents.embedding import Embedding
 from kernos.agents.rows import InputError, read_rows
 from kernos.agents.testing import FakeKernel
 from kernos.apps.medical_qa import __main__ as command
@@ -62,6 +64,16 @@ def test_thin_evidence_is_refused_and_no_model_is_asked() -> None:
     assert not any(isinstance(call, Generate) for call in fake.made)
 
 
+def test_nothing_of_a_question_is_kept(tmp_path: Path) -> None:
+    ask(FakeKernel(["It is caused by viruses."]), "What helps against a cold?")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.vectors")}
+    fake = FakeKernel(["It is caused by viruses."])
+    ask(fake, "Does a cold need antibiotics?")
+    assert before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.vectors")} == before
+    assert not fake.world.contexts and not fake.world.files
+
+
 def test_an_emergency_gets_the_advice_and_nothing_else() -> None:
     fake = FakeKernel()
     answer = ask(fake, "I took too many pills against my gout")
@@ -94,6 +106,10 @@ def test_kinds_tell_texts_on_one_thing_apart(tmp_path: Path) -> None:
     asked = heads.of_questions(["What causes plague?"], np.ones((1, 1), np.float32))
     texts = heads.of_texts(["plague is treated with tablets", "plague is caused by something in the body"], np.zeros((2, 1), np.float32))
     assert alike(asked, texts).argmax() == 1
+    heads.save(tmp_path, Card(task="kinds", data="made up", rows=len(pairs), encoder="minilm"))
+    assert (Kinds.load(tmp_path, "minilm").of_questions(["What causes plague?"], np.ones((1, 1), np.float32)) == asked).all()
+    with pytest.raises(InputError, match="Train them again"):
+        Kinds.load(tmp_path, "another")
 
 
 def studies() -> list[Study]:
@@ -133,8 +149,6 @@ def test_retrieval_is_measured_on_the_questions_of_the_last_folder(tmp_path: Pat
 
 
 async def measured(folders: list[Path]) -> dict[str, float]:
-    from kernos.agents.embedding import Embedding
-
     async with Agent.spawn(FakeKernel(), "measure") as agent:
         return await recalled(await Embedding.open(agent), folders, quick=False)
 

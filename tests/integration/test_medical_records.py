@@ -153,7 +153,7 @@ def _topic(town: Town) -> None:
 def _queue(town: Town) -> None:
     town.carla.call(Send(to=QUEUE, text=NOTE))
     for who in (town.bob, town.bobs, town.stranger):
-        assert not town.hear(who, Receive(mailbox=QUEUE), timeout=0.5)
+        assert not town.hear(who, Receive(mailbox=QUEUE), timeout=0.2)
 
 
 def _child(town: Town) -> None:
@@ -398,6 +398,8 @@ def test_who_is_no_clinician_is_told_so_and_leaves_nothing_behind(town: Town, pr
     with pytest.raises(NoClinicianError, match=r"g, user:bob, role:clinician"):
         program.as_("bob", lambda records: records.add("p-9", NOTE))
     assert town.bob.call(ListFiles(prefix="records/")).files == []
+    with pytest.raises(NoClinicianError, match=r"g, user:bob, role:clinician"):
+        program.as_("carla", lambda records: records.share("p-1", "bob"))
     with pytest.raises(NotFoundError):
         program.as_("bob", lambda records: records.read("p-1", "curious", owner=CARLA))
 

@@ -25,7 +25,7 @@ _FORMS: Final = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"(?<![\d/.-]){_YEAR}-(?P<month>\d\d)-(?P<day>\d\d)(?!\d)",
-        rf"(?<![\d/.-])(?P<first>\d{{1,2}})(?P<mark>[/.])(?P<second>\d{{1,2}})(?P=mark){_SHORT}(?![\d/])",
+        rf"(?<![\d/.-])(?P<first>\d{{1,2}})(?P<mark>[/.-])(?P<second>\d{{1,2}})(?P=mark){_SHORT}(?![\d/])",
         rf"(?<![\d/.-])(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[\s-]+{_MONTH}\.?,?[\s-]+{_YEAR}(?!\d)",
         rf"\b{_MONTH}\.?\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+{_YEAR}(?!\d)",
         rf"\b{_MONTH}\.?,?\s+{_YEAR}(?!\d)",

@@ -59,7 +59,7 @@ def _names() -> tuple[re.Pattern[str], dict[str, tuple[tuple[Kind, str], ...]]]:
         written[word] = len(word) <= 2 or word.lower() in _WORDS
     by_length = sorted(written, key=len, reverse=True)
     names = "|".join(_pattern(word) if written[word] else f"(?i:{_pattern(word)})" for word in by_length)
-    return re.compile(rf"(?<![\w/+])(?:{names})(?![\w+])(?!-\w)"), {key: tuple(dict.fromkeys(found)) for key, found in known.items()}
+    return re.compile(rf"(?<![\w+])(?:{names})(?![\w+])(?!-\w)"), {key: tuple(dict.fromkeys(found)) for key, found in known.items()}
 
 
 def _entries() -> Iterator[tuple[Kind, str, str]]:
