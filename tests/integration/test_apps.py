@@ -33,7 +33,7 @@ FINANCE_ROWS = "".join(
     f"Firm {number} {'gains' if number % 2 else 'loses'},2026-03-{number + 1:02},,{'positive' if number % 2 else 'negative'},markets\n"
     for number in range(20)
 )
-STUDY = '{{"question": "Does it help?", "context": "It was tried.", "label": "{0}", "long_answer": "The answer is {0}."}}\n'
+STUDY = '{{"question": "Does it help?", "context": ["It was tried."], "label": "{0}", "long_answer": "The answer is {0}."}}\n'
 DATA = str(data_folder())
 STANDS_FOR: dict[str, dict[str, str | tuple[str, str]]] = {
     "customer_service": {
