@@ -118,7 +118,7 @@ async def share(kernel: AsyncKernel, arguments: argparse.Namespace, console: Con
     """Share a record with a colleague."""
     async with Records.open(kernel, arguments.user) as records:
         await records.share(arguments.id, arguments.colleague)
-    console.print(f"{arguments.colleague} may read {arguments.id}, if the policy lets records reach them.")
+    console.print(f"{arguments.colleague} may read {arguments.id}.")
 
 
 async def accesses(kernel: AsyncKernel, arguments: argparse.Namespace, console: Console) -> None:
