@@ -1,7 +1,7 @@
 """The monitor: takes items, leaves out what was told before, reads what is new, counts it, and says what is not as usual."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from .alerts import Alert
@@ -21,6 +21,8 @@ class Taken(NamedTuple):
     readings: list[Reading]
     duplicates: int
     alerts: list[Alert]
+    ahead: int = 0
+    """Items left out because they are of a day to come: one wrong clock would make every day after today's look over."""
 
 
 class Monitor:
@@ -34,14 +36,16 @@ class Monitor:
 
     async def take(self, items: Sequence[Item]) -> Taken:
         """Take in items."""
-        fresh = [item for item in items if self._is_new(item)]
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        past = [item for item in items if item.time <= tomorrow]
+        fresh = [item for item in past if self._is_new(item)]
         readings = await self._reader.read(fresh)
         alerts = [alert for reading in readings for alert in self._count(reading)]
         state = self.state
         state.recent = [*state.recent, *readings][-RECENT_KEPT:]
         state.alerts = [*state.alerts, *alerts][-RECENT_KEPT:]
         state.stories, state.seen = self._stories.titles(), list(self._seen)
-        return Taken(readings, len(items) - len(fresh), alerts)
+        return Taken(readings, len(past) - len(fresh), alerts, len(items) - len(past))
 
     def _is_new(self, item: Item) -> bool:
         key = hash_of(item)

@@ -29,6 +29,8 @@ class Screen:
             self._console.print(_line(reading), soft_wrap=True)
         if taken.duplicates:
             self._console.print(f"  {taken.duplicates} told before", style="dim")
+        if taken.ahead:
+            self._console.print(f"  {taken.ahead} left out: their time is more than a day ahead of the clock", style="dim")
         for alert in taken.alerts:
             self._console.print(_panel(alert))
 

@@ -241,6 +241,16 @@ def test_duplicates_are_read_once(tmp_path: Path) -> None:
     run(fake, body)
 
 
+def test_an_item_of_a_day_to_come_is_left_out(tmp_path: Path) -> None:
+    async def body(agent: Agent) -> None:
+        monitor = await opened(agent, tmp_path)
+        told = await monitor.take([Item("Orrin Motors moves", "2999-01-01"), item("neutral", 1)])
+        assert (len(told.readings), told.duplicates, told.ahead) == (1, 0, 1)
+        assert monitor.state.today == "2026-03-02"
+
+    run(make_kernel(), body)
+
+
 ALERT = Alert("negative", "all", "2026-03-04", 0.12, 0.65, [item("negative", 1)])
 
 
