@@ -216,7 +216,8 @@ def test_nobody_who_waits_is_overtaken_beyond_the_bound(works: list[tuple[float,
     """While an agent waits, one that is ahead of it is served at most to the end of its quantum, or of the lease it has beyond it.
 
     This is the bound of the virtual token counter (Sheng et al. 2024, theorem 4.4) with our grain of decisions: who is ahead may be next
-    once more while it is not yet ahead of the waiting one's position, which counts a token that was under way when it left its slot.
+    once more while it is not yet ahead of the waiting one's position, which counts a token that was under way when it left its slot; then
+    it is charged for two prompts, each in one step.
     """
     world = World(slots=slots)
     for pid, (weight, _, _) in enumerate(works):
@@ -235,7 +236,7 @@ def test_nobody_who_waits_is_overtaken_beyond_the_bound(works: list[tuple[float,
                 overtaken[pair] = overtaken.get(pair, 0.0) + others.service - before[pair[1]]
                 weight, _, prompt = works[pair[1]]
                 quantum, under_way = quantum_of(weight), LEASE_LAST / works[pair[0]][0] * weight
-                bound = under_way + max(quantum, LEASE_LOW + min(quantum, LEASE_TOKENS)) + PREFILL_WEIGHT * prompt
+                bound = under_way + max(quantum, LEASE_LOW + min(quantum, LEASE_TOKENS)) + 2 * PREFILL_WEIGHT * prompt
                 assert overtaken[pair] <= bound + ROUNDING
             else:
                 overtaken[pair] = 0.0
