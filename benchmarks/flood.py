@@ -37,8 +37,8 @@ ROOM: Final = 1.25
 """What an app may use of tokens, over what it usually does."""
 UNDER_WAY: Final = 4
 """Calls that an app may have under way: about twice what it usually has."""
-POOL: Final = 32
-"""Agents of an app; an arrival takes one that is free."""
+POOL: Final = 16
+"""Agents of an app, as many as each may have; an arrival takes one that is free."""
 
 Work = Callable[[AsyncKernel, int], Awaitable[float]]
 """Makes a call as an agent, the number of its text given; when its first token came."""
