@@ -16,7 +16,7 @@ from kernos.syscalls.process import SendSignal
 from tests.kernel.fakes import App, Sent, examples, make_world, tiny_model
 from tests.kernel.paged import PagedDevice, answer_to
 
-SMALL = Config(slots=2, quantum=QUANTUM_TOKENS, kv_pages=6, host_pages=20, disk_pages=60)
+SMALL = Config(slots=2, kv_pages=6, host_pages=20, disk_pages=60)
 
 
 class Machine:
