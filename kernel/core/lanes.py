@@ -24,7 +24,7 @@ class Lane:
         self.pages = UNBOUNDED
         self.fixed_quantum: int | None = None
         self.step_s = QUANTUM_S / QUANTUM_TOKENS
-        """A step that only decodes takes about so long, by the last ones."""
+        """A step that only decodes takes so long, on the mean of the last ones."""
         self.used = 0
         """Pages that the running turns need."""
         self.running: set[int] = set()
@@ -41,11 +41,10 @@ class Lane:
     @property
     def quantum(self) -> int:
         """Tokens that a turn of an agent of weight 1 runs before it gives way to an equal."""
-        return self.fixed_quantum or round(QUANTUM_S / self.step_s)
+        return self.fixed_quantum or max(QUANTUM_SLOW, min(QUANTUM_TOKENS, round(QUANTUM_S / self.step_s)))
 
     def pace(self, seconds: float) -> None:
-        """A step that only decoded took so long. Beyond the bounds of a quantum it does not matter how long."""
-        seconds = min(max(seconds, QUANTUM_S / QUANTUM_TOKENS), QUANTUM_S / QUANTUM_SLOW)
+        """A step that only decoded took so long."""
         self.step_s += _NEW * (seconds - self.step_s)
 
     def first(self) -> int | None:
