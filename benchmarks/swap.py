@@ -24,7 +24,7 @@ from kernos.syscalls.system import GetStatus
 from . import report
 from .kernel import RunningKernel, booted
 from .report import Target, median
-from .sharing import QUANTUM, Round, Wheel, differing, turn_round
+from .sharing import Round, Wheel, differing, turn_round
 from .turns import prompt
 
 TARGETS = {
@@ -167,7 +167,7 @@ def drop_page_cache(os_pid: int) -> None:
 def measure_overcommit(wheel: Wheel) -> dict[str, float]:
     """Throughput with few pages over that with enough, in turn."""
     each = -(-(wheel.prompt + wheel.new) // 64) + 1
-    settings = f'slots = 8\nquantum = {QUANTUM}\ndtype = "float32"\npolicy = "rr"\n'
+    settings = 'slots = 8\ndtype = "float32"\npolicy = "rr"\n'
     few = settings + f"kv_pages = {8 * each}\nhost_pages = {24 * each}\ndisk_pages = {wheel.agents * each}\n"
     enough = settings + f"kv_pages = {2 * wheel.agents * each}\nhost_pages = 0\ndisk_pages = 0\n"
     crowded: list[Round] = []

@@ -46,8 +46,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days that what a rollback of a context left behind is kept; unset: until the context is deleted."""
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
-    quantum: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    """Tokens that a turn runs before it gives way to an equal; 0: what takes about a second, 16 to 32 of them."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0
     """Threads of a device server on the CPU; 0: one per core."""
     audit: Literal["changes", "all"] = "changes"

@@ -96,16 +96,10 @@ LEASE_LOW: Final = 16
 LEASE_LAST: Final = 1
 """Tokens left of a lease when its slot is passed on: what the device produces in the step under way while the report is on its way."""
 
-QUANTUM_S: Final = 1.0
-"""So long about a turn of an agent of weight 1 runs before it gives way to an equal that was served less; in proportion to the weight.
-Coming back is by copying its KV pages, 1 to 2 ms, so that a change of all 8 rows every second costs about 1 %. Half as long would cost
-twice that; longer would make others wait longer and lend fairness a coarser grain."""
-
 QUANTUM_TOKENS: Final = 32
-"""The most tokens of such a turn, however fast the device is: agents then wait for each other less than a second."""
-
-QUANTUM_SLOW: Final = 16
-"""The fewest, however slow the device is: copying a page takes about as long as ever more of its steps."""
+"""Tokens a turn of an agent of weight 1 runs before it gives way to an equal that was served less; in proportion to the weight. Coming
+back is by copying its KV pages, 1 to 2 ms between steps of 30 to 40 ms, so that a change of all 8 rows every 32 steps costs about 1 %.
+Half as many would cost twice that; more would make others wait longer (32 steps are about a second) and lend fairness a coarser grain."""
 
 QUANTUM_RECOMPUTED: Final = 256
 """The same where a turn that comes back computes its tokens again, at a quarter of a new one each: a short one would burn the device."""

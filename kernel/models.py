@@ -16,7 +16,7 @@ from kernos.syscalls.model import Kind, Model
 from .core.scheduler import LaneDown, LaneUp
 from .devices.messages import Load, Loaded, LoadFailed, Unload
 from .devices.modelstore import Manifest, ModelStore, ModelStoreError
-from .limits import QUANTUM_RECOMPUTED
+from .limits import QUANTUM_RECOMPUTED, QUANTUM_TOKENS
 from .text import Tokenizer
 from .tickets import Ticket
 
@@ -161,7 +161,7 @@ class Registry:
             ticket.reply(entry.view())
         entry.waiting.clear()
         if report.kind == "decoder":
-            quantum = self.system.config.quantum or (None if report.page_bytes else QUANTUM_RECOMPUTED)
+            quantum = QUANTUM_TOKENS if report.page_bytes else QUANTUM_RECOMPUTED
             lane_up = LaneUp(entry.name, self.system.config.slots, quantum=quantum)
             self.system.turns.apply(self.system.scheduler.handle(lane_up, self.system.host.now))
         else:

@@ -254,11 +254,8 @@ class Turns:
     def _measure(self, report: messages.Stepped) -> None:
         prefilled = sum(output.prefilled for output in report.outputs)
         first = self.by_seq.get(report.outputs[0].seq) if report.outputs else None
-        if first is None:
-            return
-        self.system.paging.computed(first.model.name, prefilled, report.seconds)
-        if not prefilled:
-            self._handle(scheduler.Paced(first.model.name, report.seconds))
+        if first is not None:
+            self.system.paging.computed(first.model.name, prefilled, report.seconds)
 
     def _advance(self, answer: Answer, output: Output) -> None:
         answer.held = output.held

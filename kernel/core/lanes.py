@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..limits import QUANTUM_S, QUANTUM_SLOW, QUANTUM_TOKENS
+from ..limits import QUANTUM_TOKENS
 from .queues import Queue
 
 if TYPE_CHECKING:
     from .scheduler import Turn
-
-_NEW: Final = 0.05
-"""Weight of the newest step in the mean: a single odd one changes little."""
 
 UNBOUNDED: Final = 1 << 62
 """Pages of a lane that nobody counts."""
@@ -22,9 +19,7 @@ class Lane:
     def __init__(self) -> None:
         self.slots = 0
         self.pages = UNBOUNDED
-        self.fixed_quantum: int | None = None
-        self.step_s = QUANTUM_S / QUANTUM_TOKENS
-        """A step that only decodes takes so long, on the mean of the last ones."""
+        self.quantum = QUANTUM_TOKENS
         self.used = 0
         """Pages that the running turns need."""
         self.running: set[int] = set()
@@ -37,15 +32,6 @@ class Lane:
         """Reports of running turns since a slot was last passed on; each step brings one of each."""
         self.aged: int | None = None
         """The turn that runs because its class starved."""
-
-    @property
-    def quantum(self) -> int:
-        """Tokens that a turn of an agent of weight 1 runs before it gives way to an equal."""
-        return self.fixed_quantum or max(QUANTUM_SLOW, min(QUANTUM_TOKENS, round(QUANTUM_S / self.step_s)))
-
-    def pace(self, seconds: float) -> None:
-        """A step that only decoded took so long."""
-        self.step_s += _NEW * (seconds - self.step_s)
 
     def first(self) -> int | None:
         """The next turn: of the most urgent class that has one which may run."""

@@ -25,7 +25,7 @@ from typing import get_args
 
 from kernos.syscalls.process import Priority
 
-from ..limits import AGED_TOKENS, LEASE_LAST, LEASE_LOW, LEASE_TOKENS, STARVE_S
+from ..limits import AGED_TOKENS, LEASE_LAST, LEASE_LOW, LEASE_TOKENS, QUANTUM_TOKENS, STARVE_S
 from .accounts import Account, quantum_of
 from .lanes import UNBOUNDED, Lane
 from .policies import POLICIES, Key, Policy
@@ -103,8 +103,8 @@ class LaneUp:
     slots: int
     pages: int = UNBOUNDED
     """KV pages that its running turns may need together."""
-    quantum: int | None = None
-    """Of an agent of weight 1, where it does not follow the device's pace."""
+    quantum: int = QUANTUM_TOKENS
+    """Of an agent of weight 1; longer where coming back is dear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +128,7 @@ class Released:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paced:
-    """A step of a lane that only decoded took so long."""
-
-    lane: str
-    seconds: float
-
-
-Event = Submitted | Produced | Ended | Withdrawn | LaneUp | LaneDown | Paced | Held | Released
+Event = Submitted | Produced | Ended | Withdrawn | LaneUp | LaneDown | Held | Released
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +184,10 @@ class Scheduler:
             case LaneUp(name, slots, pages, quantum):
                 self._lose(name, now)
                 lane = self._lane(name)
-                lane.slots, lane.pages, lane.fixed_quantum = slots, pages, quantum
+                lane.slots, lane.pages, lane.quantum = slots, pages, quantum
                 return self._fill(name, now)
             case LaneDown(name):
                 self._lose(name, now)
-                return []
-            case Paced(name, seconds):
-                self._lane(name).pace(seconds)
                 return []
             case Held(pid):
                 return self._hold(pid, now)
