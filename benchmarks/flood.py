@@ -11,13 +11,14 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
 from kernos.agents import patiently
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.errors import BusyError
+from kernos.syscalls.errors import BusyError, LimitError
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels
 from kernos.syscalls.process import LimitName, Priority, SetLimits
 
@@ -67,6 +68,8 @@ class Crew:
     tokens: int
     """Of a call."""
     free: "asyncio.Queue[AsyncKernel]" = field(default_factory=asyncio.Queue)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UNDER_WAY))
+    """An app that keeps to its limits waits until it may call."""
     rate: float = 0.0
     """Calls per second, without a flood."""
     refused: int = 0
@@ -179,11 +182,12 @@ async def _arrivals(crew: Crew, seconds: float, number: int, flooding: str) -> N
 
 async def _arrive(crew: Crew, number: int, flooding: str, *, patient: bool) -> None:
     came = perf_counter()
-    agent = await crew.free.get()
-    try:
-        first = await (patiently(lambda: crew.work(agent, number)) if patient else crew.work(agent, number))
-        crew.firsts[flooding].append(first - came)
-    except BusyError:
-        crew.refused += 1
-    finally:
-        crew.free.put_nowait(agent)
+    async with crew.room if patient else nullcontext():
+        agent = await crew.free.get()
+        try:
+            first = await (patiently(lambda: crew.work(agent, number)) if patient else crew.work(agent, number))
+            crew.firsts[flooding].append(first - came)
+        except (BusyError, LimitError):
+            crew.refused += 1
+        finally:
+            crew.free.put_nowait(agent)

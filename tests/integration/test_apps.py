@@ -30,9 +30,10 @@ FOLDER = Path(kernos.apps.__path__[0])
 APPS = apps()
 
 FINANCE_ROWS = "".join(
-    f"Firm {number} {'gains' if number % 2 else 'loses'},2026-03-{number + 1:02},,{'positive' if number % 2 else 'negative'},markets\n"
-    for number in range(20)
+    f"Firm {number},2026-03-{number + 1:02},Firm {number} {said},{label},{topic}\n"
+    for number, (said, label, topic) in enumerate([("gains", "positive", "markets"), ("loses", "negative", "results")] * 10)
 )
+PAIRS = "".join(f"What {kind} it number {number}?,It {kind} {number}.,{kind}\n" for number in range(6) for kind in ("treats", "causes"))
 STUDY = '{{"question": "Does it help?", "context": ["It was tried."], "label": "{0}", "long_answer": "The answer is {0}."}}\n'
 DATA = str(data_folder())
 STANDS_FOR: dict[str, dict[str, str | tuple[str, str]]] = {
@@ -51,6 +52,7 @@ STANDS_FOR: dict[str, dict[str, str | tuple[str, str]]] = {
     "medical_qa": {
         "questions.csv": ("questions.csv", "question\nWhat is an aura?\n"),
         "note.txt": ("note.txt", "Problems: hypertension.\nMedication: ramipril 5 mg once daily by mouth.\nPotassium 6.1 mmol/l.\n"),
+        "pairs.csv": ("pairs.csv", "question,answer,qtype\n" + PAIRS),
         "studies.jsonl": ("studies.jsonl", "".join(map(STUDY.format, ("yes", "no", "maybe") * 6))),
         "FILE": ("library.csv", "id,title,text\naura-1,Aura,An aura is a warning sign before a migraine attack.\n"),
         "DIR": DATA,
