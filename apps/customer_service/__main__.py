@@ -1,7 +1,6 @@
 """`kernos run customer_service`, or `python -m kernos.apps.customer_service`: chat, play a script, train, evaluate."""
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -11,15 +10,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from kernos.agents import Agent
+from kernos.agents.command import run_command
 from kernos.agents.folder import own_folder
-from kernos.agents.rows import InputError, read_rows
+from kernos.agents.rows import read_rows
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.errors import KernosError
 
 from . import evaluate, intents, knowledge, orders
 from .chat import chat
 from .handover import waiting_cases
-from .screens import JsonScreen, LiveScreen, PlainScreen, explain
+from .screens import JsonScreen, LiveScreen, PlainScreen
 from .script import DEMO, CustomerName, Question, run_script
 from .service import Desk
 
@@ -30,15 +29,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def main() -> int:
     """Do what the arguments say; 0 if all went well, 1 if not."""
-    try:
-        return asyncio.run(_run(_arguments()))
-    except KernosError as error:
-        print(f"{APP}: {explain(error)}", file=sys.stderr)
-    except InputError as error:
-        print(f"{APP}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+    return run_command(APP, _run(_arguments()))
 
 
 def _arguments() -> argparse.Namespace:

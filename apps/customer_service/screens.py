@@ -12,16 +12,12 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from kernos.agents.command import explain
 from kernos.syscalls.errors import KernosError
 
 from .service import Answered
 
 _COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "red")
-
-
-def explain(error: KernosError) -> str:
-    """An error of the system in two sentences: what happened, and what to do."""
-    return f"{error.message} ({error.code}) {error.advice}"
 
 
 class PlainScreen:

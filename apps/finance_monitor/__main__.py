@@ -1,7 +1,6 @@
 """`kernos run finance_monitor`, or `python -m kernos.apps.finance_monitor`: watch, replay, train, evaluate."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Final
 import msgspec
 
 from kernos.agents import Agent
+from kernos.agents.command import run_command
 from kernos.agents.embedding import Embedding
 from kernos.agents.folder import own_folder
 from kernos.agents.rows import InputError
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.errors import KernosError
 
 from .alerts import Publisher, checked_url
 from .companies import SHIPPED as COMPANIES
@@ -35,17 +34,7 @@ ARCHIVE: Final = Path(__file__).with_name("data") / "archive.jsonl"
 
 def main() -> int:
     """Do what the arguments say; 0 if all went well, 1 if not."""
-    try:
-        asyncio.run(_run(_arguments()))
-    except KernosError as error:
-        print(f"{APP}: {error.message} ({error.code}) {error.advice}", file=sys.stderr)
-    except InputError as error:
-        print(f"{APP}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    else:
-        return 0
-    return 1
+    return run_command(APP, _run(_arguments()))
 
 
 def _arguments() -> argparse.Namespace:

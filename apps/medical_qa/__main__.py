@@ -1,7 +1,6 @@
 """`kernos run medical_qa`, or `python -m kernos.apps.medical_qa`: ask questions, keep records, train, measure."""
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,9 +10,8 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from kernos.agents.rows import InputError
+from kernos.agents.command import run_command
 from kernos.syscalls import AsyncKernel
-from kernos.syscalls.errors import KernosError
 
 from . import commands, evaluate
 from .library import SHIPPED
@@ -42,17 +40,7 @@ def main() -> int:
     """Do what the arguments say; 0 if all went well, 1 if not."""
     arguments = _arguments()
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    try:
-        asyncio.run(_run(_VERBS[arguments.verb], arguments, console))
-    except KernosError as error:
-        print(f"medical_qa: {error.message} ({error.code}) {error.advice}", file=sys.stderr)
-    except InputError as error:
-        print(f"medical_qa: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    else:
-        return 0
-    return 1
+    return run_command("medical_qa", _run(_VERBS[arguments.verb], arguments, console))
 
 
 async def _run(verb: Verb, arguments: argparse.Namespace, console: Console) -> None:
