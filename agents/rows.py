@@ -1,14 +1,13 @@
 """Rows of a file that somebody brings: CSV with a heading, or JSONL (a JSON document per line).
 
-    found = read_rows(path, Question)
-    found.report(sys.stderr)
-    for question in found.rows: ...
+    for question in good_rows(path, Question): ...
 
 Every row is checked against a type, a `msgspec.Struct` whose fields are the columns. A row that does not fit is left out and told with
 its line number; the others are used. Columns that the type does not name are ignored.
 """
 
 import csv
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -62,6 +61,13 @@ def read_rows(path: Path, kind: type[T]) -> Rows[T]:
         why = f"line {bad[0].line}: {bad[0].reason}" if bad else "it is empty"
         raise InputError(f"{path} holds no row that can be used; {why}.")
     return Rows(path, rows, bad)
+
+
+def good_rows(path: Path, kind: type[T]) -> list[T]:
+    """The good rows of a file; the bad ones are told on standard error. See `read_rows`."""
+    found = read_rows(path, kind)
+    found.report(sys.stderr)
+    return found.rows
 
 
 def _json_rows(text: str, kind: type[T]) -> Iterator[T | BadRow]:

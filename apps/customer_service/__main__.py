@@ -5,14 +5,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from kernos.agents import Agent
 from kernos.agents.command import run_command
 from kernos.agents.folder import own_folder
-from kernos.agents.rows import read_rows
+from kernos.agents.rows import good_rows
 from kernos.syscalls import AsyncKernel
 
 from . import evaluate, intents, knowledge, orders
@@ -23,8 +23,6 @@ from .script import DEMO, CustomerName, Question, run_script
 from .service import Desk
 
 APP: Final = "customer_service"
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 def main() -> int:
@@ -73,16 +71,9 @@ async def _run(arguments: argparse.Namespace) -> int:
         return await _serve(kernel, arguments)
 
 
-def _rows(path: Path, kind: type[T]) -> list[T]:
-    """The rows of a file; those that are left out are told."""
-    found = read_rows(path, kind)
-    found.report(sys.stderr)
-    return found.rows
-
-
 async def _serve(kernel: AsyncKernel, arguments: argparse.Namespace) -> int:
-    questions = _rows(arguments.script, Question) if arguments.script else []
-    entries, known = _rows(arguments.knowledge, knowledge.Entry), _rows(arguments.orders, orders.Order)
+    questions = good_rows(arguments.script, Question) if arguments.script else []
+    entries, known = good_rows(arguments.knowledge, knowledge.Entry), good_rows(arguments.orders, orders.Order)
     async with Desk.open(kernel, entries, known, own_folder(APP)) as desk:
         if questions:
             return await _play(desk, questions, as_json=arguments.json)
@@ -107,7 +98,7 @@ async def _show_cases(kernel: AsyncKernel) -> int:
 
 
 async def _train(kernel: AsyncKernel, file: Path) -> int:
-    examples = _rows(file, intents.Example)
+    examples = good_rows(file, intents.Example)
     async with Agent.spawn(kernel, "trainer", priority="batch") as agent:
         card = await intents.train(agent, examples, file.name, own_folder(APP))
     print(f"Learned {len(card.labels)} intents from {card.rows} examples of {card.data}; the next start of the desk uses them.")
@@ -117,7 +108,7 @@ async def _train(kernel: AsyncKernel, file: Path) -> int:
 
 
 async def _route(kernel: AsyncKernel, file: Path) -> int:
-    texts = [row.text for row in _rows(file, intents.Text)]
+    texts = [row.text for row in good_rows(file, intents.Text)]
     async with Agent.spawn(kernel, "router") as agent:
         for text, route in zip(texts, await intents.route_all(agent, texts, own_folder(APP)), strict=True):
             print(json.dumps({"text": text, **route._asdict()}, ensure_ascii=False), flush=True)

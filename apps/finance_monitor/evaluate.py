@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from kernos.agents.embedding import Embedding
-from kernos.agents.rows import read_rows
+from kernos.agents.rows import good_rows
 
 from .head import Head, Matrix
 from .heads import Task, points_for
@@ -118,9 +118,7 @@ async def _load(embedding: Embedding, data: Path, name: str, kind: type[Any], qu
 
 def _rows(file: Path, kind: type[Any], quick: bool) -> dict[str, str]:
     """Labels by text; a text that comes twice counts once."""
-    found = read_rows(file, kind)
-    found.report(sys.stderr)
-    labels = {row.text: row.label for row in found.rows}
+    labels = {row.text: row.label for row in good_rows(file, kind)}
     if quick and len(labels) > _QUICK:
         return {text: labels[text] for text in random.Random(_SEED).sample(list(labels), _QUICK)}
     return labels

@@ -1,6 +1,5 @@
 """The two heads of the monitor, sentiment and topic: trained on labelled examples, kept as artefacts with a card."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -11,7 +10,7 @@ from msgspec import Meta
 
 from kernos.agents.artefact import Card
 from kernos.agents.embedding import Embedding
-from kernos.agents.rows import InputError, read_rows
+from kernos.agents.rows import InputError, good_rows
 
 from .cues import count_cues
 from .head import Head, Matrix
@@ -48,11 +47,10 @@ async def train(
     file: Path, embedding: Embedding, folder: Path, tasks: Sequence[Task] = TASKS, progress: Progress = lambda _done, _of: None
 ) -> list[Card]:
     """Train a head for each of the tasks that the rows of a file have labels for; their cards. `InputError` if it is not fit."""
-    found = read_rows(file, Example)
-    found.report(sys.stderr)
+    rows = good_rows(file, Example)
     cards = []
     for task in tasks:
-        labelled = [(row.text, label) for row in found.rows if (label := getattr(row, task))]
+        labelled = [(row.text, label) for row in rows if (label := getattr(row, task))]
         if not labelled:
             continue
         texts, labels = [text for text, _ in labelled], [label for _, label in labelled]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ from kernos.agents import Agent, Toolbox
 from kernos.agents.classifier import Card
 from kernos.agents.embedding import Embedding
 from kernos.agents.folder import own_folder
-from kernos.agents.rows import InputError, read_rows
+from kernos.agents.rows import InputError, good_rows
 from kernos.syscalls import AsyncKernel
 
 from .answers import APP, NOTICE, Answer, Desk
@@ -29,8 +29,6 @@ from .notes.marked import FOLDER, read_marked
 from .records import LONGEST, Kept, Note, Records, seen
 from .verdicts import Study, Verdicts, cross_validated, labelled
 from .views import page_of, show_answer, show_record
-
-R = TypeVar("R", bound=msgspec.Struct)
 
 UserName = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*\Z")]
 
@@ -68,7 +66,7 @@ async def ask(kernel: AsyncKernel, arguments: argparse.Namespace, console: Conso
     """Answer one question, or all of a file, some at once."""
     if bool(arguments.question) == bool(arguments.file):
         raise InputError("Say one question, or name a file of questions with --file.")
-    questions = [" ".join(arguments.question)] if arguments.question else [row.question for row in _rows(arguments.file, Question)]
+    questions = [" ".join(arguments.question)] if arguments.question else [row.question for row in good_rows(arguments.file, Question)]
     limit = asyncio.Semaphore(_AT_ONCE)
     async with _desk(kernel, arguments.library) as desk, _reader(kernel, arguments.user) as agent:
 
@@ -141,7 +139,7 @@ async def train(kernel: AsyncKernel, arguments: argparse.Namespace, console: Con
         async with Agent.spawn(kernel, "trainer") as agent:
             card = await _train_kinds(agent, arguments.data)
     else:
-        studies = labelled(_rows(arguments.data, Study), arguments.data)
+        studies = labelled(good_rows(arguments.data, Study), arguments.data)
         figures = {"accuracy": round(cross_validated(studies), 4)}
         card = Card(task="verdict", data=arguments.data.name, rows=len(studies), encoder="", figures=figures)
         Verdicts.fit(studies).save(own_folder(APP) / "verdict", card)
@@ -151,7 +149,7 @@ async def train(kernel: AsyncKernel, arguments: argparse.Namespace, console: Con
 
 async def _train_kinds(agent: Agent, path: Path) -> Card:
     """Train the heads of kinds on the pairs of a file that have a kind."""
-    pairs = [pair for pair in _rows(path, Pair) if pair.qtype]
+    pairs = [pair for pair in good_rows(path, Pair) if pair.qtype]
     embedding = await Embedding.open(agent, own_folder(APP) / "vectors")
     questions = await embedding.embed([pair.question for pair in pairs])
     texts = await embedding.embed([pair.answer for pair in pairs])
@@ -162,7 +160,7 @@ async def _train_kinds(agent: Agent, path: Path) -> Card:
 
 async def verdict(_kernel: AsyncKernel, arguments: argparse.Namespace, _console: Console) -> None:
     """Print a line of JSON for each study."""
-    for said in Verdicts.load(own_folder(APP) / "verdict").of(_rows(arguments.data, Study)):
+    for said in Verdicts.load(own_folder(APP) / "verdict").of(good_rows(arguments.data, Study)):
         print(msgspec.json.encode(said).decode(), flush=True)
 
 
@@ -180,7 +178,7 @@ async def demo(kernel: AsyncKernel, arguments: argparse.Namespace, console: Cons
 
 @asynccontextmanager
 async def _desk(kernel: AsyncKernel, library: Path) -> AsyncIterator[Desk]:
-    async with Desk.open(kernel, _rows(library, Passage)) as desk:
+    async with Desk.open(kernel, good_rows(library, Passage)) as desk:
         yield desk
 
 
@@ -190,17 +188,10 @@ async def _reader(kernel: AsyncKernel, user: str) -> AsyncIterator[Agent]:
         yield agent
 
 
-def _rows(path: Path, kind: type[R]) -> list[R]:
-    """The good rows of a file; the bad ones are told."""
-    found = read_rows(path, kind)
-    found.report(sys.stderr)
-    return found.rows
-
-
 def _notes(path: Path) -> list[Note]:
     """The notes of a file: itself if it is plain text, else its rows."""
     if path.suffix.lower() in (".csv", ".jsonl"):
-        return _rows(path, Note)
+        return good_rows(path, Note)
     try:
         return [msgspec.convert({"id": path.stem, "text": path.read_text("utf-8")}, Note)]
     except (OSError, UnicodeDecodeError) as error:

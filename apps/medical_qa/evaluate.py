@@ -21,7 +21,7 @@ from sklearn.model_selection import GroupKFold
 from kernos.agents import Agent
 from kernos.agents.embedding import Embedding
 from kernos.agents.folder import own_folder
-from kernos.agents.rows import read_rows
+from kernos.agents.rows import good_rows, read_rows
 from kernos.syscalls import AsyncKernel
 
 from .answers import APP
@@ -162,9 +162,7 @@ def judged(folders: Sequence[Path], *, quick: bool) -> Keys:
 
 
 def _pairs(folder: Path) -> list[Pair]:
-    found = read_rows(folder / "medquad" / "medquad_small.csv", Pair)
-    found.report(sys.stderr)
-    return found.rows
+    return good_rows(folder / "medquad" / "medquad_small.csv", Pair)
 
 
 def _told(what: str) -> Callable[[int, int], None]:
