@@ -1,6 +1,7 @@
-"""Batches of texts on their way to an encoder. A batch that is with a device when it dies is sent again to its successor.
+"""Batches of texts on their way to an encoder, a piece at a time: who is next is for `core/pieces.py` to say.
 
-A batch is a call's, charged to its payers, or the kernel's own, which nobody pays for.
+A batch is a call's, charged to its payers, or the kernel's own, which nobody pays for. A piece that is with a device when it dies is sent
+again to its successor.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING
 from kernos.syscalls.errors import DeviceError, KernosError
 from kernos.syscalls.model import Embed, Embeddings
 
+from .core.pieces import Job, Pieces
+from .core.processes import Process
+from .core.scheduler import RANK
 from .devices import messages
 from .limits import RESUMES
 from .models import Entry
@@ -23,13 +27,34 @@ Outcome = Embeddings | KernosError
 
 @dataclass
 class Batch:
-    """Token ids of texts, and who wants their vectors."""
+    """Token ids of texts, what has come of their vectors, and who wants them."""
 
     id: int
     model: str
     inputs: list[list[int]]
     then: Callable[[Outcome], object]
+    vectors: dict[int, bytes]
+    """By number of the text."""
+
+
+@dataclass
+class Piece:
+    """What a device computes now."""
+
+    id: int
+    batch: int
+    numbers: list[int]
+    """Of the texts in the batch."""
+    command: messages.Embed
     tries: int = 0
+
+
+@dataclass
+class Line:
+    """The batches that wait for an encoder, and the piece that it is at."""
+
+    waiting: Pieces
+    piece: Piece | None = None
 
 
 class Embeds:
@@ -38,10 +63,12 @@ class Embeds:
     def __init__(self, system: "System") -> None:
         self.system = system
         self.batches: dict[int, Batch] = {}
-        self._last = 0
+        self._lines: dict[str, Line] = {}
+        self._last_batch = 0
+        self._last_piece = 0
 
     def start(self, ticket: Ticket, call: Embed, entry: Entry) -> None:
-        """Tokenize on a thread, then send."""
+        """Tokenize on a thread, then let it wait for its turn."""
 
         def begin(inputs: list[list[int]]) -> None:
             self._charged(ticket, entry, inputs)
@@ -54,14 +81,17 @@ class Embeds:
 
         self._tokenize(call.texts, entry, tokenized)
 
-    def own(self, texts: list[str], entry: Entry, then: Callable[[Outcome], object]) -> None:
-        """Embed for the kernel itself. What a failing device or model makes of it comes to `then` as an error."""
+    def own(self, texts: list[str], entry: Entry, then: Callable[[Outcome], object], agent: Process | None = None) -> None:
+        """Embed for the kernel itself, as urgently as for the agent that waits for it, if one does.
+
+        What a failing device or model makes of it comes to `then` as an error.
+        """
 
         def tokenized(inputs: list[list[int]] | Exception) -> None:
             if isinstance(inputs, Exception):
                 then(_refused(entry, inputs))
             else:
-                self._begin(entry, inputs, then)
+                self._begin(entry, inputs, then, agent)
 
         self._tokenize(texts, entry, tokenized)
 
@@ -83,46 +113,96 @@ class Embeds:
             else:
                 ticket.reply(outcome)
 
-        batch = self._begin(entry, inputs, done)
-        ticket.on_end = lambda: self.batches.pop(batch.id, None)
+        batch = self._begin(entry, inputs, done, ticket.agent)
+        ticket.on_end = lambda: self._forget(batch)
 
-    def _begin(self, entry: Entry, inputs: list[list[int]], then: Callable[[Outcome], object]) -> Batch:
-        self._last += 1
-        batch = self.batches[self._last] = Batch(self._last, entry.name, inputs, then)
-        if entry.state == "ready":
-            self._send(batch)
+    def _begin(self, entry: Entry, inputs: list[list[int]], then: Callable[[Outcome], object], agent: Process | None) -> Batch:
+        self._last_batch += 1
+        batch = self.batches[self._last_batch] = Batch(self._last_batch, entry.name, inputs, then, {})
+        pid, rank = (0, RANK["normal"]) if agent is None else (agent.pid, RANK[agent.priority])
+        job = Job(batch.id, pid, rank, self.system.scheduler.weight(pid), [len(tokens) for tokens in inputs])
+        self._line(entry.name).waiting.add(job, self.system.host.now)
+        self._go_on(entry.name)
         return batch
 
+    def _line(self, model: str) -> Line:
+        return self._lines.setdefault(model, Line(Pieces()))
+
+    def _go_on(self, model: str) -> None:
+        """Send the next piece, unless the encoder is at one or not ready."""
+        line = self._line(model)
+        entry = self.system.registry.entries.get(model)
+        if line.piece is None and entry is not None and entry.state == "ready":
+            taken = line.waiting.take(self.system.host.now)
+            if taken is not None:
+                batch, numbers = taken
+                self._last_piece += 1
+                inputs = self.batches[batch].inputs
+                command = messages.Embed(self._last_piece, model, [inputs[number] for number in numbers])
+                line.piece = Piece(self._last_piece, batch, numbers, command)
+                self._send(line.piece)
+
+    def _send(self, piece: Piece) -> None:
+        piece.tries += 1
+        if piece.tries > RESUMES + 1:
+            self.failed(piece.id, "its device died each time it was tried")
+        else:
+            self.system.host.command(self.system.registry.get(piece.command.model).server, piece.command)
+
     def send_waiting(self, model: str) -> None:
-        """The model is ready, for the first time or again: send every batch for it."""
-        for batch in list(self.batches.values()):
-            if batch.model == model:
-                self._send(batch)
+        """The model is ready, for the first time or again: send the piece that it was at, or the next."""
+        line = self._line(model)
+        if line.piece is not None and line.piece.batch in self.batches:
+            self._send(line.piece)
+        else:
+            line.piece = None
+            self._go_on(model)
 
     def done(self, report: messages.Embedded) -> None:
         """Vectors have come."""
-        batch = self.batches.pop(report.batch, None)
+        line, piece = self._ended(report.batch)
+        if line is None or piece is None:
+            return
+        line.waiting.learn([len(tokens) for tokens in piece.command.inputs], report.seconds)
+        self._go_on(piece.command.model)
+        batch = self.batches.get(piece.batch)
         if batch is not None:
-            batch.then(Embeddings(report.dim, len(batch.inputs), report.data))
+            size = 4 * report.dim
+            batch.vectors |= {number: report.data[row * size : (row + 1) * size] for row, number in enumerate(piece.numbers)}
+            if len(batch.vectors) == len(batch.inputs):
+                self._forget(batch)
+                data = b"".join(batch.vectors[number] for number in range(len(batch.inputs)))
+                batch.then(Embeddings(report.dim, len(batch.inputs), data))
 
     def failed(self, id_: int, reason: str) -> None:
-        """The device could not serve a batch."""
-        batch = self.batches.pop(id_, None)
+        """The device could not serve a piece, and so its batch."""
+        _, piece = self._ended(id_)
+        if piece is None:
+            return
+        batch = self.batches.get(piece.batch)
         if batch is not None:
+            self._forget(batch)
             batch.then(DeviceError(f"{batch.model} could not embed these texts: {reason}."))
+        self._go_on(piece.command.model)
 
     def fail_all(self, model: str, error: KernosError) -> None:
         """The model will not be ready."""
+        self._line(model).piece = None
         for batch in [batch for batch in self.batches.values() if batch.model == model]:
-            self.batches.pop(batch.id, None)  # it may have been given up, because an error before it could not be sent
+            self._forget(batch)  # it may have been given up, because an error before it could not be sent
             batch.then(error)
 
-    def _send(self, batch: Batch) -> None:
-        batch.tries += 1
-        if batch.tries > RESUMES + 1:
-            self.failed(batch.id, "its device died each time it was tried")
-        else:
-            self.system.host.command(self.system.registry.get(batch.model).server, messages.Embed(batch.id, batch.model, batch.inputs))
+    def _ended(self, id_: int) -> tuple[Line, Piece] | tuple[None, None]:
+        """The piece of this id, which its encoder is not at any more."""
+        for line in self._lines.values():
+            if line.piece is not None and line.piece.id == id_:
+                piece, line.piece = line.piece, None
+                return line, piece
+        return None, None
+
+    def _forget(self, batch: Batch) -> None:
+        self.batches.pop(batch.id, None)
+        self._line(batch.model).waiting.remove(batch.id)
 
 
 def _refused(entry: Entry, error: Exception) -> DeviceError:

@@ -35,8 +35,9 @@ def launch_device(system: "System", server: str, endpoint: str, kernel_public: s
         kernel_public=kernel_public,
         public=key.public,
         secret=key.secret,
-        threads=_threads(system.config, server),
+        threads=system.config.threads or len(os.sched_getaffinity(0)),
         nice=system.config.nice,
+        turnstile=str(_folder(system.where.state)) if _shared(system.config) else "",
         parent=os.getpid(),
     )
     with (system.where.logs / f"device-{server}.log").open("ab") as log:
@@ -66,9 +67,13 @@ def reap_orphans(state: Path) -> list[int]:
 
 
 def _trace_file(state: Path, server: str) -> Path:
+    return _folder(state) / f"{server}.json"
+
+
+def _folder(state: Path) -> Path:
     folder = state / "devices"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{server}.json"
+    return folder
 
 
 def _device(config: Config, server: str) -> str:
@@ -79,7 +84,6 @@ def _device(config: Config, server: str) -> str:
     return config.device
 
 
-def _threads(config: Config, server: str) -> int:
-    cores = len(os.sched_getaffinity(0))
-    threads = config.threads or cores
-    return threads if server == "decoder" else max(1, threads // 2)
+def _shared(config: Config) -> bool:
+    """Whether decoders and encoders run on one device."""
+    return _device(config, "decoder") == _device(config, "encoder")

@@ -119,6 +119,16 @@ PREFILL_WEIGHT: Final = 0.2
 STARVE_S: Final = 30.0
 """A class that waits so long while more urgent ones run gets one slot: late is better than never, and the others barely notice."""
 
+PIECE_S: Final = 0.03
+"""Seconds of an encoder's piece, in which nobody else computes on its device: about a step of a decoder. Shorter ones would cost more than
+a tenth in calls and kernel time; longer ones would be noticed by those who wait for a first token."""
+
+PIECE_LEAST: Final = 128
+"""Tokens of a piece at the least, and until the pace of the encoder is known."""
+
+PIECE_MOST: Final = 16_384
+"""Tokens of a piece at the most, however fast its device: they have to lie in its memory together."""
+
 INLINE_TEXT: Final = 4_000
 """Characters tokenized in the loop itself (about 1 ms); longer texts go to a thread."""
 
@@ -175,7 +185,7 @@ RECALL_PAGES: Final = 64
 """Pages recalled for a message at the most: they are small, and each costs a look-up."""
 
 EMBED_BATCH: Final = 4
-"""Pages embedded together: about 50 ms of the encoder on two cores if they are full, which a question that comes meanwhile has to wait."""
+"""Pages embedded together: a few pieces of the encoder."""
 
 INDEX_BATCH: Final = 64
 """Messages still in their windows that get pages together when they are searched: some 20 ms, during which nobody else can write."""

@@ -49,7 +49,7 @@ class Recalls:
             elif encoder is None or not text.strip():
                 search(None)
             else:
-                self.system.embeds.own([text], encoder, lambda outcome: ticket.then(search)(_vector(outcome)))
+                self.system.embeds.own([text], encoder, lambda outcome: ticket.then(search)(_vector(outcome)), ticket.process)
 
         def search(vector: Vector) -> None:
             self.system.storage.read(

@@ -11,9 +11,6 @@ from torch import Tensor
 from .driver import RefusedError
 from .modelstore import Manifest
 
-_BATCH = 32
-"""Inputs per forward pass: enough to fill the processor, few enough that memory and padding stay small."""
-
 
 class Encoder:
     """One loaded encoder."""
@@ -33,15 +30,10 @@ class Encoder:
 
     @torch.inference_mode()
     def embed(self, inputs: list[list[int]]) -> Tensor:
-        """Vectors of length one, float32 [len(inputs), dim] in main memory."""
+        """Vectors of length one, float32 [len(inputs), dim] in main memory, by one pass: whoever asks sees to it that it is a short one."""
         for index, tokens in enumerate(inputs):
             self._check(index, tokens)
-        vectors = torch.empty(len(inputs), self.dim)
-        by_length = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))  # so that little is padded
-        for start in range(0, len(inputs), _BATCH):
-            chosen = by_length[start : start + _BATCH]
-            vectors[chosen] = self._forward([self._cut(inputs[index]) for index in chosen]).cpu()
-        return vectors
+        return self._forward([self._cut(tokens) for tokens in inputs]).cpu() if inputs else torch.empty(0, self.dim)
 
     def _check(self, index: int, tokens: list[int]) -> None:
         """On a GPU an id outside the vocabulary would end the process, not the call."""

@@ -144,7 +144,7 @@ class Copy(Command, frozen=True, tag="copy"):
 
 
 class Embed(Command, frozen=True, tag="embed"):
-    """Embed token id lists. Answered by `Embedded` or `Failed`."""
+    """Embed token id lists, all at once. Answered by `Embedded` or `Failed`."""
 
     batch: int
     model: str
@@ -238,6 +238,7 @@ class Embedded(Report, frozen=True, tag="embedded"):
     batch: int
     dim: int
     data: bytes
+    seconds: float = 0.0
 
 
 class Failed(Report, frozen=True, tag="failed"):

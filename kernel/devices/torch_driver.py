@@ -124,11 +124,12 @@ class TorchDriver:
         encoder = self._encoders.get(command.model)
         if encoder is None:
             return Failed(f"no encoder {command.model!r} is loaded", batch=command.batch)
+        began = time.perf_counter()
         try:
             vectors = encoder.embed(command.inputs)
         except (RefusedError, RuntimeError) as error:
             return Failed(str(error), batch=command.batch)
-        return Embedded(command.batch, encoder.dim, vectors.numpy().astype("<f4").tobytes())
+        return Embedded(command.batch, encoder.dim, vectors.numpy().astype("<f4").tobytes(), time.perf_counter() - began)
 
     def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
         """See `Driver`. Models take turns within a step."""

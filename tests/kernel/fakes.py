@@ -258,9 +258,9 @@ class World:
         """The encoder embeds all that it is sent; the same text has the same vector, another text one of its own."""
         self.host.work()
         while self.system.embeds.batches:
-            batch = next(iter(self.system.embeds.batches.values()))
-            vectors = b"".join(_vector(tokens) for tokens in batch.inputs)
-            self.report("encoder", messages.Embedded(batch.id, 4, vectors))
+            piece = self.commands(messages.Embed)[-1]
+            vectors = b"".join(_vector(tokens) for tokens in piece.inputs)
+            self.report("encoder", messages.Embedded(piece.batch, 4, vectors))
             self.host.work()
 
     def commands(self, kind: type[R]) -> list[R]:

@@ -290,7 +290,7 @@ def test_a_device_server_is_started_with_its_own_key_and_traced(tmp_path: Path, 
     said = msgspec.json.decode((world.system.where.logs / "device-encoder.log").read_bytes())
     assert world.system.identities.principal(said["public"]) == "device:encoder"
     assert (said["endpoint"], said["kernel_public"], said["device"]) == ("ipc://x", "kernel's key", "cpu:0")
-    assert (said["threads"], said["nice"], said["parent"]) == (2, 7, os.getpid())
+    assert (said["threads"], said["nice"], said["parent"]) == (4, 7, os.getpid())
     trace = msgspec.json.decode((world.system.where.state / "devices" / "encoder.json").read_bytes(), type=Trace)
     assert trace.os_pid == process.pid
 

@@ -92,6 +92,7 @@ class TestTurns:
         texts = Embed(model="tiny-encoder", texts=["four", "fiver"])
         anna.send(texts)
         thinking.host.work()
+        thinking.loaded("tiny-encoder")
         assert used(thinking, ANNA) == {"tokens_per_minute": 9, "calls": 1, "processes": 1}
         thinking.report("encoder", Failed("out of memory", batch=1))
         assert used(thinking, ANNA) == {"processes": 1}
