@@ -25,7 +25,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     """Where decoders run: `cpu:0`, `cuda:0`, …; `auto` takes the first CUDA device if there is one, else the CPU."""
     encoder_device: str = "cpu:0"
-    """Where encoders run, in a device server of their own, so that embedding never stalls decoding."""
+    """Where encoders run, in a device server of their own. If decoders run on the same device the two servers take turns."""
     dtype: Arithmetic = "auto"
     """Arithmetic of decoders: `auto` is `bfloat16` where the device is faster in it, which most processors without instructions for it
     are not, else `float32`, which gives the same tokens whatever else runs beside."""
@@ -47,7 +47,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: PolicyName = "fair"
     """Who computes first: `fair`, `fifo`, `rr`, `priority`, `mlfq` or `deadline`; see docs/scheduling.md."""
     threads: Annotated[int, Meta(ge=0, le=512)] = 0
-    """Threads of a device server on the CPU; 0: one per core."""
+    """Threads of a device server on the CPU; 0: one per core, also where two servers take turns."""
     audit: Literal["changes", "all"] = "changes"
     """Which allowed calls the audit log records: those that change something, or all. Denied ones always are."""
     nice: Annotated[int, Meta(ge=0, le=19)] = 10

@@ -18,20 +18,23 @@ class Turnstile:
     """One server's way to a device. `folder` is where all that share it keep its locks; None: nobody shares it."""
 
     def __init__(self, folder: Path | None, device: str) -> None:
+        self._has_it = False
         names = ("gate", "lock") if folder is not None else ()
         self._files = [os.open((folder or Path()) / f"{device}.{name}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600) for name in names]
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Have the device for the length of a block."""
-        if not self._files:
+        """Have the device for the length of a block. A turn within a turn is part of it."""
+        if self._has_it or not self._files:
             yield
             return
         gate, lock = self._files
         fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(lock, fcntl.LOCK_EX)
         fcntl.flock(gate, fcntl.LOCK_UN)
+        self._has_it = True
         try:
             yield
         finally:
+            self._has_it = False
             fcntl.flock(lock, fcntl.LOCK_UN)

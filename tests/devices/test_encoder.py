@@ -40,7 +40,9 @@ def test_bad_batches_fail_alone(driver: TorchDriver) -> None:
     assert driver.embed(Embed(1, "minilm", [[101, 102], []])) == Failed("input 1 has no tokens", batch=1)
     assert driver.embed(Embed(2, "other", [[1]])) == Failed("no encoder 'other' is loaded", batch=2)
     assert driver.embed(Embed(3, "minilm", [[10**6]])) == Failed("input 0 has token ids outside 0 to 30521", batch=3)
-    assert driver.embed(Embed(4, "minilm", [])) == Embedded(4, 384, b"")
+    nothing = driver.embed(Embed(4, "minilm", []))
+    assert isinstance(nothing, Embedded)
+    assert (nothing.batch, nothing.dim, nothing.data) == (4, 384, b"")
 
 
 def test_loading_says_what_is_wrong(driver: TorchDriver, models: Path, tmp_path: Path) -> None:

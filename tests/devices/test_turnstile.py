@@ -83,6 +83,18 @@ def test_it_is_free_when_its_holder_dies(tmp_path: Path) -> None:
         assert story(tmp_path) in ("", "[a")
 
 
+def test_a_turn_within_a_turn_ends_with_the_outer_one(tmp_path: Path) -> None:
+    mine = Turnstile(tmp_path, "cpu:0")
+    with mine.turn():
+        other = start(tmp_path, "a", 1)
+        wait_until(lambda: waits(other.pid))
+        with mine.turn():
+            pass
+        assert waits(other.pid)
+    other.communicate()
+    assert story(tmp_path) == "[a]"
+
+
 def test_devices_and_servers_that_share_nothing_wait_for_nobody(tmp_path: Path) -> None:
     with Turnstile(tmp_path, "cpu:0").turn(), Turnstile(tmp_path, "cuda:0").turn(), Turnstile(None, "cpu:0").turn():
         pass

@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,10 +20,11 @@ import kernos.apps
 from benchmarks.kernel import RunningKernel, booted
 from benchmarks.public import data_folder
 from kernos.apps.cli.launcher import apps
+from kernos.apps.medical_qa.emergency import ADVICE
 from kernos.syscalls import Kernel
 from kernos.syscalls.context import OpenContext
 from kernos.syscalls.policy import ApplyPolicy, FetchPolicy, SuggestPolicy
-from kernos.syscalls.process import ListProcesses
+from kernos.syscalls.process import GetUsage, ListProcesses
 
 PROVE = bool(os.environ.get("KERNOS_PROVE"))
 FOLDER = Path(kernos.apps.__path__[0])
@@ -126,24 +127,97 @@ def test_an_app_needs_every_line_of_its_policy_and_no_other(app: str, own: Runni
     assert suggested.denied == []
 
 
-def test_an_app_that_is_killed_comes_back_with_its_state_and_nobody_else_notices(own: RunningKernel) -> None:
+class Crowd:
+    """All apps at once, each under its launcher, with something to do for each."""
+
+    def __init__(self, kernel: RunningKernel, folder: Path, stack: ExitStack) -> None:
+        self.kernel = kernel
+        self.news = folder / "news"
+        self.news.mkdir()
+        self.admin = stack.enter_context(kernel.connect())
+        self.bystander = stack.enter_context(kernel.connect(kernel.enroll("app:bystander"))).spawn("bystander")
+        lines = {"customer_service": "--customer eve", "finance_monitor": f"--json --watch {self.news}", "medical_qa": ""}
+        self.running = {app: stack.enter_context(started(kernel, f"{app} {line}")) for app, line in lines.items()}
+        self._items = 0
+
+    def ask(self, app: str) -> str:
+        """Have an app do what it is for, and wait until it has; what it said up to then."""
+        process = self.running[app]
+        match app:
+            case "customer_service":
+                say(process, "Where is my order F-1042?")
+                return wait_for(process, "There is no order F-1042 of yours.")
+            case "medical_qa":
+                say(process, "My husband's face is drooping on one side and he can't speak properly.")
+                return wait_for(process, ADVICE[:20])
+            case _:
+                self._items += 1
+                kept = self.used("finance_monitor", "bytes")
+                (self.news / f"{self._items}.jsonl").write_text(f'{{"title": "Firm {self._items} gains", "published": "2026-03-01"}}\n')
+                said = wait_for(process, f"Firm {self._items} gains")
+                while self.used("finance_monitor", "bytes") == kept:  # what it has read it tells first and keeps then
+                    assert process.poll() is None
+                return said
+
+    def kill(self, app: str) -> None:
+        os.kill(child_of(self.running[app]), signal.SIGKILL)
+
+    def used(self, app: str, limit: str) -> int:
+        meters = self.admin.call(GetUsage(principal=f"app:{app}")).meters
+        return next(meter.used for meter in meters if meter.limit == limit)
+
+    def agents(self) -> dict[str, set[int]]:
+        return {app: agents(self.admin, app) for app in (*self.running, "bystander")}
+
+
+@pytest.fixture(scope="module")
+def crowd(own: RunningKernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     with ExitStack() as stack:
-        admin = stack.enter_context(own.connect())
-        bystander = stack.enter_context(own.connect(own.enroll("app:bystander"))).spawn("bystander")
-        others = {app: stack.enter_context(started(own, app)) for app in APPS if app != "customer_service"}
-        app = stack.enter_context(started(own, "customer_service --customer eve"))
-        say(app, "Where is my order F-1042?")
-        wait_for(app, "There is no order F-1042 of yours.")
-        while not all(agents(admin, other) for other in others):
-            assert all(process.poll() is None for process in others.values())
-        before = {other: agents(admin, other) for other in (*others, "customer_service", "bystander")}
-        os.kill(child_of(app), signal.SIGKILL)
-        wait_for(app, "Welcome back, eve! Last time you asked: “Where is my order F-1042?”")
-        after = {other: agents(admin, other) for other in before}
-        assert not before.pop("customer_service") & after.pop("customer_service")
-        assert before == after
-        assert all(process.poll() is None for process in others.values())
-        bystander.call(OpenContext(name="still-here"))
+        crowd = Crowd(own, tmp_path_factory.mktemp("crowd"), stack)
+        for app in APPS:
+            crowd.ask(app)
+        yield crowd
+
+
+def forgets_nobody(crowd: Crowd, folder: Path) -> None:
+    wait_for(crowd.running["customer_service"], "Welcome back, eve! Last time you asked: “Where is my order F-1042?”")
+
+
+def counts_no_item_twice(crowd: Crowd, folder: Path) -> None:
+    """The folder is read again, and what was read before it died is known."""
+    assert "Firm 1 gains" not in crowd.ask("finance_monitor")
+
+
+def has_every_record(crowd: Crowd, folder: Path) -> None:
+    wait_for(crowd.running["medical_qa"], "Ask a question")
+    shown = run(crowd.kernel, "medical_qa", folder, "kernos run medical_qa show note --clinician carla --why kept")
+    assert "ramipril" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("app", "has_its_state"),
+    [("customer_service", forgets_nobody), ("finance_monitor", counts_no_item_twice), ("medical_qa", has_every_record)],
+)
+def test_an_app_that_is_killed_comes_back_with_its_state_and_nobody_else_notices(
+    app: str, has_its_state: Callable[[Crowd, Path], None], crowd: Crowd, tmp_path: Path
+) -> None:
+    if app == "medical_qa":
+        added = run(crowd.kernel, app, tmp_path, "kernos run medical_qa add note.txt --clinician carla")
+        assert added.returncode == 0, added.stderr
+    before = crowd.agents()
+    crowd.kill(app)
+    has_its_state(crowd, tmp_path)
+    for each in APPS:
+        crowd.ask(each)
+    after = crowd.agents()
+    assert not before.pop(app) & after.pop(app)
+    assert before == after
+    assert all(process.poll() is None for process in crowd.running.values())
+    crowd.bystander.call(OpenContext(name=f"here-without-{app}"))
+
+
+def test_the_crowd_is_all_apps_that_ship(crowd: Crowd) -> None:
+    assert sorted(crowd.running) == APPS
 
 
 def agents(admin: Kernel, app: str) -> set[int]:
@@ -176,11 +250,12 @@ def say(app: "subprocess.Popen[str]", text: str) -> None:
     print(text, file=app.stdin, flush=True)
 
 
-def wait_for(app: "subprocess.Popen[str]", text: str) -> None:
-    """Read what an app prints until it has said something."""
+def wait_for(app: "subprocess.Popen[str]", text: str) -> str:
+    """Read what an app prints until it has said something; all of it."""
     assert app.stdout is not None
     said = ""
     while text not in said:
         piece = app.stdout.read(1)
         assert piece, f"it ended after {said!r}"
         said += piece
+    return said
