@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, get_args
 
+from kernos.kernel.devices.messages import Arithmetic
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Generate
 
@@ -36,6 +37,8 @@ ASKED: Final = (
 PROMPT, NEW = 200, 64
 QUICK_ASKED, QUICK_NEW = 2, 24
 THREADS: Final = 2
+INT8: Final = "int8" in get_args(Arithmetic)
+"""Whether the engine has it."""
 
 
 async def measure(quick: bool) -> dict[str, float | None]:
@@ -51,11 +54,16 @@ async def measure(quick: bool) -> dict[str, float | None]:
             fast = await _answers(kernel, model, questions, new)
     with generic_store(folder_of(model)) as models, booted(config=_config("float32"), models=models) as kernel:
         generic = await _answers(kernel, model, questions, new)
+    rounded = None
+    if INT8:
+        with booted(config=_config("int8")) as kernel:
+            rounded = await _answers(kernel, model, questions, new)
     async with peer("hf", str(folder_of(model)), "float32", str(THREADS), **PATIENT) as judge:
         theirs = [await _reference(judge, question, new) for question in questions]
         same = [equal(tokens, *reference) for found in (fast, generic) for tokens, reference in zip(found, theirs, strict=True)]
-        best = [(await judge.ask("judge", prompt=q.ids, tokens=tokens))["best"] for q, tokens in zip(questions, usual, strict=True)]
-    return {"exact": sum(same) / len(same), "top1": agreement(usual, best), "top1_int8": None}
+        top1 = await _top1(judge, questions, usual)
+        top1_int8 = await _top1(judge, questions, rounded) if rounded else None
+    return {"exact": sum(same) / len(same), "top1": top1, "top1_int8": top1_int8}
 
 
 def _config(dtype: str) -> str:
@@ -75,6 +83,11 @@ async def _reference(judge: Peer, question: Question, new: int) -> tuple[list[in
     """What transformers generates, and how far the best candidate was ahead at each place."""
     tokens = (await judge.ask("generate", prompt=question.ids, new=new))["tokens"]
     return tokens, (await judge.ask("judge", prompt=question.ids, tokens=tokens))["gaps"]
+
+
+async def _top1(judge: Peer, questions: list[Question], answers: list[list[int]]) -> float:
+    asked = zip(questions, answers, strict=True)
+    return agreement(answers, [(await judge.ask("judge", prompt=question.ids, tokens=tokens))["best"] for question, tokens in asked])
 
 
 def equal(tokens: list[int], reference: list[int], gaps: list[float]) -> bool:

@@ -63,19 +63,28 @@ async def measure_agreement(quick: bool) -> tuple[Figures, dict[str, str]]:
 async def measure_speed(quick: bool) -> tuple[Figures, dict[str, str]]:
     """Tokens per second, beside all peers that are here."""
     size = throughput.QUICK if quick else throughput.FULL
-    with booted(config=f"slots = {SLOTS}\n{SETTINGS}") as kernel:
-        model, dtype = kernel.load_decoder()
-        async with AsyncKernel(kernel.key, where=kernel.where) as connection, AsyncExitStack() as stack:
-            agents = [await connection.spawn("row") for _ in range(max(size.batches))]
-            engines: dict[str, Engine] = {"kernos": OurEngine(agents, model, size.batches)}
-            peers, said = await _started(stack, model, dtype, ("hf",) if quick else ("hf", "vllm", "llama"))
-            engines |= {name: PeerEngine(found, size.batches if name == "vllm" else (1,)) for name, found in peers.items()}
-            speeds, gone = await throughput.compare(engines, Questions(model), size)
-            memory = await peers["hf"].ask("memory")
+    async with AsyncExitStack() as stack:
+        model, dtype, ours = await _ours(stack, SETTINGS, size.batches)
+        engines: dict[str, Engine] = {"kernos": ours}
+        if agreement.INT8:
+            engines["int8"] = (await _ours(stack, f'{SETTINGS}dtype = "int8"\n', (1,)))[-1]
+        peers, said = await _started(stack, model, dtype, ("hf",) if quick else ("hf", "vllm", "llama"))
+        engines |= {name: PeerEngine(found, size.batches if name == "vllm" else (1,)) for name, found in peers.items()}
+        speeds, gone = await throughput.compare(engines, Questions(model), size)
+        memory = await peers["hf"].ask("memory")
     figures = speed_figures(speeds)
     figures["bandwidth_gb_s"] = memory["bytes_per_s"] / 1e9
     figures["limit_share_1"] = median(speeds["kernos"].decode[1]) * memory["weights"] / memory["bytes_per_s"]
     return figures, {"kernos": dtype} | said | gone
+
+
+async def _ours(stack: AsyncExitStack, settings: str, batches: Sequence[int]) -> tuple[str, str, OurEngine]:
+    """A kernel with these settings, for as long as the stack stands: its decoder, the arithmetic of that, and its engine."""
+    kernel = stack.enter_context(booted(config=f"slots = {max(batches)}\n{settings}"))
+    model, dtype = kernel.load_decoder()
+    connection = await stack.enter_async_context(AsyncKernel(kernel.key, where=kernel.where))
+    agents = [await connection.spawn("row") for _ in range(max(batches))]
+    return model, dtype, OurEngine(agents, model, batches)
 
 
 async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
@@ -93,11 +102,12 @@ async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
 def speed_figures(speeds: Mapping[str, Speed]) -> Figures:
     """Of the kernel, of the peers, and the ratios of both."""
     ours = speeds["kernos"]
-    hf, vllm, llama = (speeds.get(name, Speed()) for name in ("hf", "vllm", "llama"))
+    int8, hf, vllm, llama = (speeds.get(name, Speed()) for name in ("int8", "hf", "vllm", "llama"))
     figures: Figures = {f"tok_s_{rows}": _middle(ours.decode, rows) for rows in throughput.FULL.batches}
-    figures |= {"prefill_tok_s": _middle(ours.prefill, PREFILL_BATCH), "int8_tok_s_1": None}
+    figures |= {"prefill_tok_s": _middle(ours.prefill, PREFILL_BATCH), "int8_tok_s_1": _middle(int8.decode, 1)}
     figures |= {f"vllm_{rows}": ratio(ours.decode, vllm.decode, rows) for rows in throughput.FULL.batches}
-    figures |= {"vllm_prefill": ratio(ours.prefill, vllm.prefill, PREFILL_BATCH), "llama_1": None, "hf_1": ratio(ours.decode, hf.decode, 1)}
+    figures |= {"vllm_prefill": ratio(ours.prefill, vllm.prefill, PREFILL_BATCH), "llama_1": ratio(int8.decode, llama.decode, 1)}
+    figures["hf_1"] = ratio(ours.decode, hf.decode, 1)
     figures |= {f"vllm_tok_s_{rows}": _middle(vllm.decode, rows) for rows in throughput.FULL.batches}
     figures |= {"vllm_prefill_tok_s": _middle(vllm.prefill, PREFILL_BATCH)}
     return figures | {"llama_tok_s_1": _middle(llama.decode, 1), "hf_tok_s_1": _middle(hf.decode, 1)}
