@@ -5,18 +5,23 @@ something, `{"id": 7, "do": "generate", "prompt": [...], "new": 64}`, and is ans
 `more`. Whatever libraries print goes to standard error.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 Line = dict[str, Any]
 Tell = Callable[[Line], None]
 
+_PR_SET_PDEATHSIG: Final = 1
+
 
 def claim_output() -> Tell:
-    """Take standard output for the protocol, before anybody else prints; gives what writes a line to it."""
+    """Take standard output for the protocol, before anybody else prints, and end with the benchmark; gives what writes a line."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
 
