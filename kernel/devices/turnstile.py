@@ -1,7 +1,7 @@
 """A device that several servers share is taken by one at a time, for a step or a piece.
 
-Two computations on the same cores at once take many times as long as one after the other, whatever their priorities: the threads of each
-wait for one that the other keeps from running. So each has all cores for a moment, and as nobody who waits is passed by they alternate.
+Two computations on the same cores at once take longer than one after the other: the threads of each wait, at every operation, for one that
+the other keeps from running. So each has all cores for a moment, and as nobody who waits is passed by they alternate.
 
 Two locks of files, which end with whoever holds them. Who wants the device keeps the `gate` until he has it, so that the one who has it now
 finds the gate closed when he wants it again. (Unless he is so quick that the other has not yet woken: a few scheduling delays, not steps.)
