@@ -124,7 +124,7 @@ class Gate:
         request = None
         if header.key and row.mutates:
             told = call.context if isinstance(call, Generate) else None
-            request = Request(client.principal, header.key, hashlib.sha256(body).digest(), told)
+            request = Request(client.principal, header.key, hashlib.sha256(body).digest()[:8], told)
         ticket = Ticket(self, client, header.id, row, call, process, header.stream, deadline, request)
         ticket.asked = asked if self.system.audit.covers(row) else None
         if request is not None and self._repeated(ticket, request):

@@ -166,12 +166,14 @@ class Storage:
         *,
         charge: Charge = _NOTHING,
         after: Callable[[T], object] | None = None,
+        made: Callable[[T], int] | None = None,
         erases: bool = False,
     ) -> Later:
         """Answer a call by a change. `view` makes the reply of what the job returns, in the writer's thread.
 
         `charge` is taken before and given back if nothing comes of it. `after` gets what the job returned once it is durable, in the
-        loop and before the reply leaves, also if the call has ended meanwhile; not if this is a call that was carried out before.
+        loop and before the reply leaves, also if the call has ended meanwhile; not if this is a call that was carried out before. `made`
+        is for calls whose reply is a context that they have made: its key. It is not stored once more, see `records.once`.
         """
         refusal = self._take(charge)
         request, done = ticket.request, list[T]()
@@ -196,8 +198,9 @@ class Storage:
             finally:
                 ticket.then(ticket.answer)(outcome)
 
+        which = None if made is None else lambda: made(done[0])
         try:
-            self.write(run if request is None else records.once(request, run, self.clock), come, erases=erases)
+            self.write(run if request is None else records.once(request, run, self.clock, which), come, erases=erases)
         except Exception:
             if refusal is None:
                 self._give_back(charge)

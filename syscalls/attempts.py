@@ -40,7 +40,7 @@ class Attempts:
 
     def __init__(self, call: Call[Any], pid: int, *, stream: bool, timeout: float | None, key: str | None, retry: bool) -> None:
         self.row = row_of(call)
-        self.key = key if key is not None or not self.row.mutates else secrets.token_hex(16)
+        self.key = key if key is not None or not self.row.mutates else secrets.token_urlsafe(12)
         self._call = call
         self._pid = pid
         self._stream = stream

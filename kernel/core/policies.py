@@ -21,6 +21,9 @@ PolicyName = Literal["fair", "fifo", "rr", "priority", "mlfq", "deadline"]
 class Policy(Protocol):
     """An order of turns. Stateless: what it needs to know is in the turn and in the account of its agent."""
 
+    by_service: bool
+    """Whether it compares what agents were served: then a prompt is a part of its turn's first quantum."""
+
     def rank(self, turn: "Turn") -> int:
         """The class of a turn; 0 is the most urgent."""
         ...
@@ -37,6 +40,8 @@ class Policy(Protocol):
 class Fair:
     """Strict classes; within one, the agent with the least weighted service is next (virtual token counter, Sheng et al. 2024)."""
 
+    by_service = True
+
     def rank(self, turn: "Turn") -> int:
         """The class of the agent."""
         return turn.rank
@@ -52,6 +57,8 @@ class Fair:
 
 class Fifo:
     """First come, first served, whatever the class: the baseline."""
+
+    by_service = False
 
     def rank(self, turn: "Turn") -> int:  # noqa: ARG002
         """One class for all."""
@@ -81,6 +88,8 @@ class RoundRobin(Fifo):
 class Priority(Fair):
     """Strict classes; within one, first come, first served, to the end."""
 
+    by_service = False
+
     def key(self, turn: "Turn", account: "Account") -> Key:  # noqa: ARG002
         """Order of arrival."""
         return (turn.arrived,)
@@ -108,6 +117,8 @@ class Mlfq(Fair):
 
 class Deadline(Fair):
     """Strict classes; within one, the earliest deadline is next; calls without one come last, by arrival."""
+
+    by_service = False
 
     def key(self, turn: "Turn", account: "Account") -> Key:  # noqa: ARG002
         """The deadline."""

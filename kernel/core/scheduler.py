@@ -25,7 +25,7 @@ from typing import get_args
 
 from kernos.syscalls.process import Priority
 
-from ..limits import AGED_TOKENS, LEASE_LAST, LEASE_LOW, LEASE_TOKENS, QUANTUM_TOKENS, STARVE_S
+from ..limits import AGED_TOKENS, LEASE_LAST, LEASE_LOW, LEASE_TOKENS, PREFILL_WEIGHT, QUANTUM_TOKENS, STARVE_S
 from .accounts import Account, quantum_of
 from .lanes import UNBOUNDED, Lane
 from .policies import POLICIES, Key, Policy
@@ -396,9 +396,14 @@ class Scheduler:
         lane.running.add(turn.id)
         lane.used += turn.pages
         lane.served[self.policy.rank(turn)] = now
-        turn.running, turn.quantum = True, self._quantum(turn)
+        turn.running, turn.quantum = True, self._first_quantum(turn)
         self._grant(turn, min(LEASE_TOKENS, turn.quantum, turn.tokens_left))
         return Start(turn.id, turn.lease)
+
+    def _first_quantum(self, turn: Turn) -> int:
+        """Less what the prompt costs, else agents of short calls would get ahead by both; enough to renew the lease in time."""
+        prompt = PREFILL_WEIGHT * turn.prompt_left if self.policy.by_service else 0
+        return max(LEASE_LAST + 1, self._quantum(turn) - round(prompt))
 
     def _quantum(self, turn: Turn) -> int:
         return quantum_of(self.account(turn.pid).weight, self.lanes[turn.lane].quantum)

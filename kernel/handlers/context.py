@@ -12,7 +12,7 @@ from ..conversations import tokens_of
 from ..memory import history, recall, records, summaries, transcripts, window
 from ..memory.connection import Connection
 from ..memory.recall import Found
-from ..memory.transcripts import ContextRow
+from ..memory.transcripts import ContextRow, info
 from ..memory.window import Made
 from ..recalls import Vector, points_of
 from ..storage import Charge
@@ -29,7 +29,7 @@ def open_(system: System, ticket: Ticket, call: abi.OpenContext) -> Later:
 
     def found(row: ContextRow | None) -> None:
         if row is not None and not row.closed and call.model in (None, row.model):
-            ticket.reply(_info(row))
+            ticket.reply(info(row))
         else:
             _make(system, ticket, call, charge=row is None)
 
@@ -58,12 +58,12 @@ def _make(system: System, ticket: Ticket, call: abi.OpenContext, *, charge: bool
 
     if call.model is not None:
         system.registry.get(call.model)
-    system.storage.change(ticket, job, _info, charge=one if charge else ((), {}), after=after)
+    system.storage.change(ticket, job, info, charge=one if charge else ((), {}), after=after, made=_key)
 
 
 def append(system: System, ticket: Ticket, call: abi.AppendContext) -> Later:
     """Put messages at the end."""
-    system.conversations.append(ticket, call.context, call.messages, system.contexts.model(call.context), _info)
+    system.conversations.append(ticket, call.context, call.messages, system.contexts.model(call.context), info)
     return LATER
 
 
@@ -89,8 +89,8 @@ def list_(system: System, ticket: Ticket, call: abi.ListContexts) -> Later:
     agent, flows, of = ticket.agent, system.flows, transcripts.granted if call.shared else transcripts.of
 
     def view(rows: list[ContextRow]) -> abi.ContextList:
-        visible = [_info(row) for row in rows if flows.reaches(agent, row.labels, own=not call.shared)]
-        return abi.ContextList(visible, sorted({label for info in visible for label in info.labels}))
+        visible = [info(row) for row in rows if flows.reaches(agent, row.labels, own=not call.shared)]
+        return abi.ContextList(visible, sorted({label for context in visible for label in context.labels}))
 
     return system.storage.query(ticket, lambda connection: of(connection, agent.owner), view)
 
@@ -105,7 +105,7 @@ def stat(system: System, ticket: Ticket, call: abi.StatContext) -> Later:
         snapshots = [abi.Snapshot(kept.name, kept.length, kept.time) for kept in history.snapshots(connection, actor, id_)]
         grants = [abi.Grant(principal, access) for principal, access in transcripts.grants(connection, row)]
         embedded = sum(page.model is not None for page in pages)
-        return abi.ContextStat(_info(row), window.pins(connection, row), len(pages), embedded, snapshots, grants, list(row.labels))
+        return abi.ContextStat(info(row), window.pins(connection, row), len(pages), embedded, snapshots, grants, list(row.labels))
 
     return system.storage.query(ticket, query, _as_it_is)
 
@@ -128,7 +128,7 @@ def fork(system: System, ticket: Ticket, call: abi.ForkContext) -> Later:
             system.quotas.give(payers, {"bytes": source.bytes - row.charged})  # it may also have been rolled back meanwhile
 
         charge: Charge = (payers, {"contexts": 1, "bytes": source.bytes})
-        system.storage.change(ticket, job, _info, charge=charge, after=after)
+        system.storage.change(ticket, job, info, charge=charge, after=after, made=_key)
 
     return system.storage.fetch(ticket, lambda connection: transcripts.find(connection, actor, call.context, "read"), found)
 
@@ -151,7 +151,7 @@ def snapshot(system: System, ticket: Ticket, call: abi.SnapshotContext) -> Later
 def restore(system: System, ticket: Ticket, call: abi.RestoreContext) -> Later:
     """Go to a snapshot."""
     job = _on(system, ticket, call.context, history.restore, call.name, system.storage.clock)
-    return system.storage.change(ticket, job, _info, after=lambda _: system.notices.forget(call.context))
+    return system.storage.change(ticket, job, info, after=lambda _: system.notices.forget(call.context))
 
 
 def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
@@ -162,7 +162,7 @@ def drop(system: System, ticket: Ticket, call: abi.DropSnapshot) -> Later:
 def rollback(system: System, ticket: Ticket, call: abi.RollbackContext) -> Later:
     """Go back."""
     job = _on(system, ticket, call.context, history.rollback, call.messages, system.storage.clock)
-    return system.storage.change(ticket, job, _info, after=lambda _: system.notices.forget(call.context))
+    return system.storage.change(ticket, job, info, after=lambda _: system.notices.forget(call.context))
 
 
 def history_(system: System, ticket: Ticket, call: abi.ReadHistory) -> Later:
@@ -191,7 +191,7 @@ def page_out(system: System, ticket: Ticket, call: abi.PageOut) -> Later:
     """Move the beginning of the window."""
     job = _on(system, ticket, call.context, window.page_out, call.until, system.storage.clock)
     return system.storage.change(
-        ticket, job, lambda outcome: _info(outcome[0]), after=lambda outcome: system.conversations.paged_out(outcome[1])
+        ticket, job, lambda outcome: info(outcome[0]), after=lambda outcome: system.conversations.paged_out(outcome[1])
     )
 
 
@@ -299,7 +299,7 @@ def delete(system: System, ticket: Ticket, call: abi.DeleteContext) -> Later:
 
     def job(connection: Connection) -> ContextRow:
         row = remove(connection)
-        records.forget_context(connection, call.context)
+        records.forget_context(connection, row.key)
         return row
 
     return system.storage.change(ticket, job, _done, after=system.contexts.delete, erases=True)
@@ -313,21 +313,8 @@ def _on(
     return lambda connection: act(connection, actor, id_, *args, **kwargs)
 
 
-def _info(row: ContextRow) -> abi.ContextInfo:
-    return abi.ContextInfo(
-        row.id,
-        row.name,
-        row.owner,
-        row.length,
-        row.tokens,
-        row.bytes,
-        row.resident,
-        row.model,
-        list(row.labels),
-        row.closed,
-        row.created,
-        row.updated,
-    )
+def _key(row: ContextRow) -> int:
+    return row.key
 
 
 def _done(_: Any) -> Done:

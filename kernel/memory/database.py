@@ -262,16 +262,19 @@ def _check(connection: Connection, path: Path) -> None:
 
 def _settle(connection: Connection, recovery: Recovery) -> int:
     """Write down what is new with this opening, before the counter forgets it; the commits that are there then."""
+    connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("BEGIN IMMEDIATE")
     changed = migrate(connection)
     if recovery.lost != 0:
         connection.execute("INSERT INTO losses (at, lost) VALUES (?, ?)", (recovery.commits, recovery.lost))
         changed = True
-    if not changed:
+    commits = recovery.commits + changed
+    if changed:
+        _commit(connection, commits)
+    else:
         connection.execute("ROLLBACK")
-        return recovery.commits
-    _commit(connection, recovery.commits + 1)
-    return recovery.commits + 1
+    connection.execute("PRAGMA foreign_keys = ON")
+    return commits
 
 
 def _counter(path: Path, commits: int) -> CommitCounter:

@@ -4,7 +4,7 @@ from typing import Final
 
 from kernos.syscalls.errors import StorageError
 
-from . import keywords, library
+from . import accounts, keywords, library
 from .connection import Connection
 
 _FIRST: Final = """
@@ -246,11 +246,14 @@ ALTER TABLE versions ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE uploads ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';
 """
 
-MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS, keywords.TERMS)
+MIGRATIONS: Final = (_FIRST + keywords.SCHEMA, library.SCHEMA, _REPLIES, _FILE_LABELS, keywords.TERMS, accounts.SCHEMA)
 
 
 def migrate(connection: Connection) -> bool:
-    """Bring a database to the newest version, in the open transaction; whether there was anything to do."""
+    """Bring a database to the newest version, in the open transaction; whether there was anything to do.
+
+    With `PRAGMA foreign_keys = OFF`: a table is replaced by dropping it, which would delete what refers to its rows.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StorageError(f"The database is of version {version}, and this kernel knows {len(MIGRATIONS)}. Use the newer kernel.")

@@ -11,12 +11,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from kernos.syscalls.context import ContextInfo
 from kernos.syscalls.errors import ConflictError, DeniedError, LimitError, NotFoundError, StorageError
 from kernos.syscalls.model import Message, Role
 
 from ..core.quotas import Payers
 from ..limits import CONTEXT_BYTES
-from .accounts import NAMES, decoded, number_of
+from .accounts import NAMES, OWNER, decoded, number_of, number_of_principal
 from .branches import Span, begin, let_go, spans
 from .connection import Connection
 
@@ -77,8 +78,9 @@ class ContextRow(msgspec.Struct, frozen=True):
     updated: float
 
 
-_COLUMNS: Final = ", ".join(NAMES if name == "payers" else name for name in ContextRow.__struct_fields__)
+_COLUMNS: Final = ", ".join({"owner": OWNER, "payers": NAMES}.get(name, name) for name in ContextRow.__struct_fields__)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM contexts "  # noqa: S608  (names of our own)
+_OWNED: Final = "WHERE owner_id = (SELECT id FROM principals WHERE name = ?) "
 
 
 # --- contexts -------------------------------------------------------------------------------------------------------------------
@@ -86,20 +88,22 @@ _SELECT: Final = f"SELECT {_COLUMNS} FROM contexts "  # noqa: S608  (names of ou
 
 def open_context(connection: Connection, owner: str, name: str, new_id: str, payers: Payers, now: float) -> ContextRow:
     """The owner's context of this name, open again if it was closed; made with `new_id` if there is none."""
-    key = connection.execute("UPDATE contexts SET closed = 0 WHERE owner = ? AND name = ? RETURNING key", (owner, name)).fetchone()
-    return by_key(connection, key[0] if key else make(connection, owner, name, new_id, payers, now))
+    row = named(connection, owner, name)
+    key = make(connection, owner, name, new_id, payers, now) if row is None else row.key
+    connection.execute("UPDATE contexts SET closed = 0 WHERE key = ?", (key,))
+    return by_key(connection, key)
 
 
 def make(
     connection: Connection, owner: str, name: str, new_id: str, payers: Payers, now: float, *, parent: int | None = None, length: int = 0
 ) -> int:
     """A context on a branch of its own, with the first `length` messages of another; its key."""
-    if connection.execute("SELECT 1 FROM contexts WHERE owner = ? AND name = ?", (owner, name)).fetchone():
+    if named(connection, owner, name):
         raise ConflictError(f"{owner} has a context {name} already. Choose another name.")
     branch = begin(connection, None, parent, length)
-    insert = "INSERT INTO contexts (id, owner, name, payers_id, branch, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING key"
-    values = (bytes.fromhex(new_id), owner, name, number_of(connection, payers), branch, now, now)
-    key = int(connection.execute(insert, values).fetchone()[0])
+    insert = "INSERT INTO contexts (id, owner_id, name, payers_id, branch, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING key"
+    owned = (number_of_principal(connection, owner), name, number_of(connection, payers))
+    key = int(connection.execute(insert, (bytes.fromhex(new_id), *owned, branch, now, now)).fetchone()[0])
     connection.execute("UPDATE branches SET context = ? WHERE id = ?", (key, branch))
     return key
 
@@ -125,24 +129,45 @@ def find(connection: Connection, actor: str, id_: str, access: Access) -> Contex
 
 
 def by_key(connection: Connection, key: int) -> ContextRow:
-    """A context by the database's own key."""
-    return _context(connection.execute(_SELECT + "WHERE key = ?", (key,)).fetchone())
+    """A context by the database's own key; `NotFoundError` if it has been deleted."""
+    found = connection.execute(_SELECT + "WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        raise NotFoundError("This context has been deleted. Open or fork another one.")
+    return _context(found)
+
+
+def info(row: ContextRow) -> ContextInfo:
+    """A context as callers see it."""
+    return ContextInfo(
+        row.id,
+        row.name,
+        row.owner,
+        row.length,
+        row.tokens,
+        row.bytes,
+        row.resident,
+        row.model,
+        list(row.labels),
+        row.closed,
+        row.created,
+        row.updated,
+    )
 
 
 def of(connection: Connection, owner: str) -> list[ContextRow]:
     """An owner's contexts by name."""
-    return [_context(row) for row in connection.execute(_SELECT + "WHERE owner = ? ORDER BY name", (owner,))]
+    return [_context(row) for row in connection.execute(_SELECT + _OWNED + "ORDER BY name", (owner,))]
 
 
 def granted(connection: Connection, actor: str) -> list[ContextRow]:
     """Contexts that others share with the actor, by owner and name."""
-    query = _SELECT + "JOIN context_grants ON context = key WHERE principal = ? ORDER BY owner, name"
+    query = _SELECT + f"JOIN context_grants ON context = key WHERE principal = ? ORDER BY {OWNER}, name"
     return [_context(row) for row in connection.execute(query, (actor,))]
 
 
 def named(connection: Connection, owner: str, name: str) -> ContextRow | None:
     """The owner's context of this name, if there is one."""
-    found = connection.execute(_SELECT + "WHERE owner = ? AND name = ?", (owner, name)).fetchone()
+    found = connection.execute(_SELECT + _OWNED + "AND name = ?", (owner, name)).fetchone()
     return _context(found) if found else None
 
 
@@ -155,7 +180,7 @@ def grants(connection: Connection, row: ContextRow) -> list[tuple[str, Literal["
 def directory(connection: Connection) -> Iterator[tuple[str, str, Payers, str, frozenset[str], frozenset[str]]]:
     """Of every context its id, owner, payers and model, with whom it is shared, and its labels. For a kernel that starts."""
     query = f"""
-        SELECT id, owner, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key),
+        SELECT id, {OWNER}, {NAMES}, model, (SELECT json_group_array(principal) FROM context_grants WHERE context = key),
         labels FROM contexts"""  # noqa: S608  (names of our own)
     payers: dict[str, Payers] = {}  # few and long: each is held once
     for id_, owner, names, model, readers, labels in connection.execute(query):

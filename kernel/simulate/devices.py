@@ -8,7 +8,7 @@ finished. A change that comes in the middle of a step takes effect at its end, a
 import math
 from dataclasses import dataclass, field
 
-from ..limits import LEASE_LOW, LEASE_TOKENS
+from ..limits import LEASE_LOW
 from .workload import Agent, Job
 
 
@@ -64,8 +64,9 @@ class Task:
     """The count of steps at which it must be looked at."""
 
     def aim(self) -> None:
-        """Set `due`: when the lease runs low, when it ends, or when all is produced."""
-        self.due = self.since + min(self.left, self.lease - LEASE_LOW if self.lease > LEASE_LOW else self.lease)
+        """Set `due`: when there is a prompt to report, when the lease runs low, when it ends, or when all is produced."""
+        low = self.lease - LEASE_LOW if self.lease > LEASE_LOW else self.lease
+        self.due = self.since + min(self.left, 1 if self.uncharged else low)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,12 +101,12 @@ class Device:
             task.aim()
 
     def stop(self, task: Task) -> None:
-        """Take a row out. Its unreported tokens stay its own; the last one, and one beyond a lease, would be computed again."""
+        """Take a row out. Its unreported tokens stay its own; the last one would be computed again."""
         del self.rows[task.id]
         if task.chunks:
             self.prompting.remove(task)
         else:
-            task.carry = min(self.steps - task.since, task.left - 1, LEASE_TOKENS - 1)
+            task.carry = min(self.steps - task.since, task.left - 1)
 
     def settle(self, now: float) -> None:
         """Come to the end of the step that is under way now, so that the batch may change."""

@@ -1,8 +1,8 @@
 """The simulation: a heap of moments, the kernel's scheduler unchanged, and devices that honour its leases.
 
 The scheduler gets the events that the kernel would give it, and its actions are carried out. What differs from the kernel: a device
-reports a row's tokens when its lease runs low or ends, not after every step, so the counters that the scheduler compares lag by at most a
-lease; the tokens of a preempted turn are reported when it runs again. Messages take no time.
+reports a row's tokens when it has computed its prompt and when its lease runs low or ends, not after every step, so the counters that the
+scheduler compares lag by at most a lease; the tokens of a preempted turn are reported when it runs again. Messages take no time.
 """
 
 import heapq
@@ -210,6 +210,7 @@ class Simulation:
     def _start(self, task: Task, lease: int, device: Device) -> None:
         task.waited += self.now - task.queued_at
         task.lease = lease
+        task.carry = min(task.carry, lease - 1)  # what it had produced beyond that is computed again
         if task.started < 0:
             task.started = self.now
         if task.first < 0:

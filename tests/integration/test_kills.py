@@ -1,7 +1,8 @@
 """`kill -9` of the real kernel at random points under eight writing clients, whose history is checked against a model.
 
 Each client counts. Number n is two messages in a context, a version of a file, a mail in a queue and the taking of the mail five before it,
-and every 16th an agent is spawned and ended: calls made plainly, which the SDK makes again of the next kernel by itself.
+and every 16th the context is forked, and an agent spawned and ended: calls made plainly, which the SDK makes again of the next kernel by
+itself.
 """
 
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from benchmarks.kernel import RunningKernel, booted
 from kernos.syscalls import Context, Kernel, Key, Places, Store
-from kernos.syscalls.context import AppendContext, OpenContext, ReadContext
+from kernos.syscalls.context import AppendContext, ForkContext, ListContexts, OpenContext, ReadContext
 from kernos.syscalls.message import Receive, Send
 from kernos.syscalls.model import Message
 from kernos.syscalls.process import ListProcesses
@@ -82,6 +83,8 @@ class Writer(Thread):
                 assert (mail.text, mail.waiting) == (str(number - BEHIND), BEHIND), f"{self.name}: {mail} at {number}"
             if number % 16 == 0:
                 kernel.spawn(f"child-of-{self.name}").exit(7)
+                fork = agent.call(ForkContext(context=id_, name=f"{self.name}-{number}"))
+                assert fork.messages == 2 * (number + 1), f"{self.name}: {fork} at {number}"
             number += 1
             self.progress = Progress(number, number, number)
 
@@ -168,6 +171,8 @@ def _check_all(running: RunningKernel, writers: list[Writer]) -> None:
             left = [agent.call(Receive(mailbox=writer.queue), timeout=10) for _ in range(min(count, BEHIND))]
             assert [mail.text for mail in left] == [str(n) for n in range(max(0, count - BEHIND), count)]
             assert left[-1].waiting == 0
+        forks = {context.name: context.messages for context in agent.call(ListContexts()).contexts if context.name.count("-") == 2}
+        assert forks == {f"{writer.name}-{n}": 2 * n + 2 for writer in writers for n in range(0, writer.progress.done, 16)}
         rows = kernel.call(ListProcesses(scope="all")).processes
         children = [row for row in rows if row.name.startswith("child-of-")]
         assert len(children) == sum(-(-writer.progress.done // 16) for writer in writers), "each was spawned once"

@@ -60,6 +60,8 @@ class PagedDevice:
     world: World
     model: str
     prefill: int = 100
+    page_s: float = 0.003
+    """Seconds in which a page is read or written."""
     rows: dict[int, Row] = field(default_factory=dict)
     slots: dict[Slot, list[int]] = field(default_factory=dict)
     """The tokens whose KV is in a slot, with all before them."""
@@ -97,7 +99,7 @@ class PagedDevice:
             if well:
                 for (source, _), target in zip(order.pairs, targets, strict=True):
                     self.slots[target] = self.slots[order.source, source]
-                self.world.report("decoder", Copied(order.id, 0.003 * len(targets), 1))
+                self.world.report("decoder", Copied(order.id, self.page_s * len(targets), 1))
             else:
                 self.world.report("decoder", Failed("the disk is full, or the page damaged", copy=order.id))
             self.obey()

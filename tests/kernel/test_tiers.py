@@ -148,14 +148,15 @@ def machine(tmp_path: Path, store: Path) -> Machine:
     return Machine(tmp_path, store, SMALL)
 
 
-def rotate(machine: Machine, agents: int, count: int) -> None:
-    """As many agents, each with a prompt of its own of two pages and a bit, until all are done."""
+def rotate(machine: Machine, agents: int, count: int, copy_steps: int = 1) -> None:
+    """As many agents, each with a prompt of its own of two pages and a bit, until all are done; a copy takes so many steps."""
     for agent in range(agents):
         machine.spawn(0)
         machine.ask(agent, chr(97 + agent) * 100, count)
-    for _ in range(1_000):
+    for step in range(1_000):
         machine.step(1)
-        machine.arrive(0, True)
+        if step % copy_steps == 0:
+            machine.arrive(0, True)
     assert not machine.world.system.turns.answers
 
 
@@ -198,8 +199,8 @@ def test_a_slot_waits_for_pages_that_are_late(machine: Machine) -> None:
 
 
 def test_where_reading_is_slow_it_is_computed(machine: Machine) -> None:
-    machine.world.system.paging.lanes["tiny"].costs.read_s = 60.0
-    rotate(machine, 14, 2 * QUANTUM_TOKENS)
+    machine.world.system.paging.lanes["tiny"].costs.read_s = machine.device.page_s = 60.0
+    rotate(machine, 14, 2 * QUANTUM_TOKENS, copy_steps=40)
     prompts = sum(len(prompt) for _, prompt, _, _ in machine.asked)
     assert machine.device.computed > prompts + 2 * PAGE
     machine.finish()

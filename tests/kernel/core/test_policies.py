@@ -144,6 +144,16 @@ def test_weights_divide_service_closely() -> None:
     assert max(gained) / min(gained) < 1.06
 
 
+@pytest.mark.parametrize(("policy", "tokens"), [("fair", QUANTUM_TOKENS - 100 * PREFILL_WEIGHT), ("rr", QUANTUM_TOKENS)])
+def test_a_prompt_is_a_part_of_the_first_quantum_where_service_counts(policy: PolicyName, tokens: float) -> None:
+    world = World(policy, slots=1)
+    turn = world.scheduler.turns[world.submit(1, 400, prompt=100)]
+    world.submit(2, 400, prompt=100)
+    while turn.running:
+        world.step()
+    assert world.served[1] == tokens - LEASE_LAST, "the last token is reported when another has the slot"
+
+
 def test_an_agent_with_many_turns_is_not_next_with_all_of_them() -> None:
     world = World(slots=0)
     for _ in range(5):

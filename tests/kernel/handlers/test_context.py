@@ -256,6 +256,12 @@ class TestRestart:
         again = make_world(tmp_path).connect(SHOP).spawn()
         assert again.call(call, key="k") == first
         assert [info.name for info in again.call(ListContexts()).contexts] == ["new"]
+        told = again.call(AppendContext(context=first.context, messages=SIX))
+        assert make_world(tmp_path).connect(SHOP).spawn().call(call, key="k") == told, "it tells of the context as it is now"
+        again.call(DeleteContext(context=first.context))
+        last = make_world(tmp_path).connect(SHOP).spawn()
+        assert isinstance(last.refused(call, key="k"), NotFoundError), "it was made, and is deleted"
+        assert last.call(ListContexts()).contexts == []
 
 
 class TestRecall:

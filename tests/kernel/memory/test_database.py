@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kernos.kernel.memory import database, filestore, library, records, schema
+from kernos.kernel.memory import database, filestore, history, library, records, schema, transcripts, window
 from kernos.kernel.memory.accounts import number_of
 from kernos.kernel.memory.commits import Count, read_count
 from kernos.kernel.memory.connection import Connection, log_of
 from kernos.kernel.memory.database import COUNTER, KEY, NAME, DamagedError, open_database, storage_key
+from kernos.kernel.memory.records import Request
 from kernos.syscalls.errors import StorageError
-from tests.kernel.memory.storage import NOW, OWNER, PAYERS, Storage, context, say, texts
+from tests.kernel.memory.storage import NOW, OWNER, PAYERS, Storage, context, id_of, texts
 
 COMMITS = 12
 TAIL = 4_096
@@ -125,7 +126,7 @@ def test_a_database_of_a_newer_kernel_is_refused(stopped: Path) -> None:
         open_database(stopped, storage_key(stopped))
 
 
-def _write_as_before(connection: Connection) -> None:
+def _file_as_before(connection: Connection) -> None:
     """A file as the first version wrote one: without labels, and not searched."""
     digest = hashlib.sha256(b"tulips").digest()
     connection.execute("INSERT INTO files VALUES (1, ?, 'x', 1, ?)", (OWNER, number_of(connection, PAYERS)))
@@ -134,21 +135,78 @@ def _write_as_before(connection: Connection) -> None:
     connection.execute("INSERT INTO versions VALUES (1, 1, 1, ?, ?)", (OWNER, NOW))
 
 
-def test_a_database_of_an_older_kernel_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    newest = schema.MIGRATIONS
-    monkeypatch.setattr(schema, "MIGRATIONS", newest[:1])
-    old = Storage(tmp_path)
-    old.write(_write_as_before)
-    chat = old.write(lambda connection: say(connection, context(connection).id, "a")).id
-    old.close()
-    monkeypatch.setattr(schema, "MIGRATIONS", newest)
-    new = Storage(tmp_path)
-    assert new.database.recovery.lost == 0
-    assert new.read(lambda connection: connection.execute("PRAGMA user_version").fetchone()[0]) == len(newest)
-    assert new.read(lambda connection: texts(connection, chat)) == ["a"]
+def _contexts_as_before(connection: Connection) -> None:
+    """Two contexts of one message, all that refers to them, and a third that is deleted, as versions wrote them that repeated names."""
+    for key, owner, name in ((1, OWNER, "chat"), (2, "user:bob", "chat"), (3, OWNER, "gone")):
+        connection.execute("INSERT INTO branches (id, base, context) VALUES (?, 0, ?)", (key, key))
+        values = (key, bytes.fromhex(id_of(owner, name)), owner, name, number_of(connection, PAYERS), key, NOW, NOW)
+        connection.execute(
+            "INSERT INTO contexts (key, id, owner, name, payers_id, branch, created, updated, length) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            values,
+        )
+        connection.execute(
+            "INSERT INTO messages (branch, seq, role, time, tokens, tokenizer, all_tokens, all_bytes, digest, text)"
+            " VALUES (?, 0, 'user', ?, 1, 'tiny', 1, 1, ?, 'a')",
+            (key, NOW, transcripts.digest_of("user", "a", b"")),
+        )
+    connection.execute("INSERT INTO context_grants VALUES (1, 'user:bob', 'read')")
+    connection.execute("INSERT INTO pins VALUES (1, 0)")
+    connection.execute("INSERT INTO snapshots VALUES (1, 'then', 1, 1, ?)", (NOW,))
+    connection.execute("INSERT INTO operations VALUES (1, 1, ?, ?, 'snapshot', 1, 1, 1, 0, 1, 'then')", (NOW, OWNER))
+    connection.execute("DELETE FROM contexts WHERE key = 3")
+
+
+def _replies_as_before(connection: Connection) -> None:
+    """What became of a call that tells of a context, and of one that does not."""
+    for call, of in (("ask", id_of(OWNER, "chat")), ("put", None)):
+        connection.execute(
+            "INSERT INTO replies (principal, call, digest, time, reply, context) VALUES ('app:a', ?, ?, ?, ?, ?)",
+            (call, hashlib.sha256(call.encode()).digest(), NOW, call.encode(), of),
+        )
+
+
+def test_a_database_of_the_first_kernel_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = _migrated(tmp_path, monkeypatch, 1, _contexts_as_before, _file_as_before)
+    assert new.read(lambda connection: texts(connection, id_of(OWNER, "chat"))) == ["a"]
     file = new.read(lambda connection: filestore.find(connection, OWNER, OWNER, "x"))
     assert len(new.write(lambda connection: library.shelve(connection, file)).made) == 1
     new.close()
+
+
+def test_contexts_keep_all_that_refers_to_them_when_their_owners_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = _migrated(tmp_path, monkeypatch, 5, _contexts_as_before, _replies_as_before)
+    chat = id_of(OWNER, "chat")
+    assert new.read(lambda connection: texts(connection, chat, "user:bob")) == ["a"], "it was granted"
+    row = new.read(lambda connection: transcripts.find(connection, OWNER, chat, "own"))
+    assert (row.name, row.owner, row.payers, row.length, row.created) == ("chat", OWNER, PAYERS, 1, NOW)
+    assert new.read(lambda connection: window.pins(connection, row)) == [0]
+    assert [shot.name for shot in new.read(lambda connection: history.snapshots(connection, OWNER, chat))] == ["then"]
+    assert [done.kind for done in new.read(lambda connection: history.history(connection, OWNER, chat))] == ["append", "snapshot"]
+    for call in ("ask", "put"):
+        again = Request("app:a", call, hashlib.sha256(call.encode()).digest()[:8])
+        assert new.read(lambda connection, again=again: records.reply_to(connection, again, NOW)) == call.encode()  # type: ignore[misc]
+    new.write(lambda connection: records.forget_context(connection, row.key), erases=True)
+    assert new.read(lambda connection: connection.execute("SELECT call FROM replies").fetchall()) == [("put",)]
+    assert new.read(lambda connection: connection.execute("PRAGMA foreign_key_check").fetchall()) == []
+    assert new.write(lambda connection: context(connection, "new")).key == 4, "no key is given twice"
+    new.write(lambda connection: transcripts.delete(connection, OWNER, chat), erases=True)
+    assert new.read(lambda connection: connection.execute("SELECT * FROM pins").fetchall()) == [], "what refers to it goes with it again"
+    new.close()
+
+
+def _migrated(folder: Path, monkeypatch: pytest.MonkeyPatch, version: int, *jobs: Callable[[Connection], None]) -> Storage:
+    """A database that a kernel of an older version has written, opened by this one."""
+    newest = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", newest[:version])
+    old = Storage(folder)
+    for job in jobs:
+        old.write(job)
+    old.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", newest)
+    new = Storage(folder)
+    assert new.database.recovery.lost == 0
+    assert new.read(lambda connection: connection.execute("PRAGMA user_version").fetchone()[0]) == len(newest)
+    return new
 
 
 def test_a_crash_while_it_is_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_of_each_principal_the_newest_replies_are_kept(connection: Connection, m
     monkeypatch.setattr(records, "IDEMPOTENCY_RECORDS", 2)
     for name in ("app:a", "app:b"):
         for number in range(4):
-            records.once(Request(name, str(number), b""), lambda _: b"done", NOW)(connection)
-    assert records.prune(connection, NOW) == 4
+            records.once(Request(name, str(number), b""), lambda _: b"done", NOW + number)(connection)
+    assert records.prune(connection, NOW + 4) == 4
     kept = [records.reply_to(connection, Request("app:b", str(number), b""), NOW) for number in range(4)]
     assert kept == [None, None, b"done", b"done"]
 
