@@ -67,6 +67,12 @@ class RunningKernel:
         stats = [Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split() for pid in (self.os_pid, *children)]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
+    def load_decoder(self) -> tuple[str, str]:
+        """Load the decoder alone; its name and the arithmetic that it runs in."""
+        with self.connect() as kernel:
+            model = kernel.call(ListModels()).decoder
+            return model, kernel.call(LoadModel(model=model), timeout=120).dtype
+
     def load_models(self) -> str:
         """Load every model there is, so that loading disturbs no measurement; the name of the decoder."""
         with self.connect() as kernel:
@@ -82,11 +88,14 @@ def models_folder() -> Path:
 
 
 @contextmanager
-def booted(*arguments: str, config: str = "", home: str = "") -> Iterator[RunningKernel]:
-    """Boot a kernel with these arguments and this text as its settings, in a new folder unless one is named; stop it at the end."""
+def booted(*arguments: str, config: str = "", home: str = "", models: Path | None = None) -> Iterator[RunningKernel]:
+    """Boot a kernel with these arguments and this text as its settings, in a new folder unless one is named; stop it at the end.
+
+    `models` is its model store, if not the usual one.
+    """
     # Not under the repository: the path of a socket has to be short.
     with nullcontext(home) if home else tempfile.TemporaryDirectory(prefix="kernos-") as home:
-        where = _places(Path(home))
+        where = _places(Path(home), models or models_folder())
         if config:
             where.config.mkdir(parents=True, exist_ok=True)
             (where.config / "kernos.toml").write_text(config, encoding="utf-8")
@@ -99,9 +108,9 @@ def booted(*arguments: str, config: str = "", home: str = "") -> Iterator[Runnin
             _stop(process)
 
 
-def _places(home: Path) -> Places:
+def _places(home: Path, models: Path) -> Places:
     found = places(home)
-    return Places(found.config, found.state, models_folder(), found.runtime)
+    return Places(found.config, found.state, models, found.runtime)
 
 
 def _start(where: Places, log: Path, arguments: tuple[str, ...]) -> "subprocess.Popen[bytes]":

@@ -8,6 +8,7 @@ that decodes eight rows. `ttft_p99_steps` is what waiting adds, the median of th
 import asyncio
 import itertools
 import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +55,7 @@ def measure(quick: bool) -> dict[str, float]:
     with booted(config=_config("fair")) as kernel:
         alone, step, ours = asyncio.run(_ours(kernel, load))
     with booted(config=_config("fifo")) as kernel:
-        theirs = asyncio.run(_arrive(kernel, kernel.load_models(), load, 0))
+        theirs = asyncio.run(arrive_at(kernel, kernel.load_models(), load, 0))
     usual, highest = (median([percentile(times, percent) for times in ours]) for percent in (50, 99))
     return {
         "ttft_p99_steps": (highest - alone) / step,
@@ -76,7 +77,7 @@ async def _ours(kernel: RunningKernel, load: Load) -> tuple[float, float, list[l
     model = kernel.load_models()
     async with AsyncKernel(kernel.key, where=kernel.where) as connection:
         alone, steps = await _idle(connection, model, "before")
-        found = [await _arrive(kernel, model, load, number) for number in range(load.rounds)]
+        found = [await arrive_at(kernel, model, load, number) for number in range(load.rounds)]
         later = await _idle(connection, model, "after")  # a machine that changes its pace meanwhile is met half-way
     return median(alone + later[0]), median(steps + later[1]), found
 
@@ -106,26 +107,46 @@ async def _steps(connection: AsyncKernel, model: str, when: str) -> list[float]:
     return [gap for time, gap in both if last_begun + gap < time <= first_ended]
 
 
-async def _arrive(kernel: RunningKernel, model: str, load: Load, number: int) -> list[float]:
+async def arrive_at(kernel: RunningKernel, model: str, load: Load, number: int) -> list[float]:
     """The times to first token of the interactive turns of a round, which come once every slot is taken."""
-    async with AsyncKernel(kernel.key, where=kernel.where) as connection, asyncio.TaskGroup() as group:
-        begun = asyncio.Semaphore(0)
+    async with AsyncKernel(kernel.key, where=kernel.where) as connection:
         agents = [await connection.spawn("batch", priority="batch") for _ in range(SLOTS + load.waiting)]
-        batch = [group.create_task(_want_more(agent, model, f"batch {number} {agent.pid}", load, begun)) for agent in agents]
-        for _ in range(SLOTS):
-            await begun.acquire()
-        urgent = []
-        for arrival, pause in enumerate(load.trace(number)):
-            await asyncio.sleep(pause)
-            urgent.append(group.create_task(_urgent(connection, model, f"urgent {number} {arrival}")))
-        found = [(await turn).first for turn in urgent]
-        for task in batch:
-            task.cancel()
+
+        async def batch(row: int, begun: Callable[[], object]) -> None:
+            agent = agents[row]
+            for turn in itertools.count():
+                messages = await prompt(agent, model, f"batch {number} {agent.pid} {turn}", load.prompt)
+                await timed(agent, model, messages, load.new, begun)
+
+        async def urgent(arrival: int) -> float:
+            return (await _urgent(connection, model, f"urgent {number} {arrival}")).first
+
+        found = await arrive(load, number, batch, urgent)
         for agent in agents:
             await agent.exit()
     return found
 
 
-async def _want_more(agent: AsyncKernel, model: str, name: str, load: Load, begun: asyncio.Semaphore) -> None:
-    for turn in itertools.count():
-        await timed(agent, model, await prompt(agent, model, f"{name} {turn}", load.prompt), load.new, begun.release)
+async def arrive(
+    load: Load,
+    number: int,
+    batch: Callable[[int, Callable[[], object]], Coroutine[None, None, None]],
+    urgent: Callable[[int], Coroutine[None, None, float]],
+) -> list[float]:
+    """A round of any engine: what `urgent` turns gave, which came once every slot was taken.
+
+    `batch` asks without end on behalf of a row, and calls what it is given whenever a turn begins.
+    """
+    async with asyncio.TaskGroup() as group:
+        begun = asyncio.Semaphore(0)
+        rows = [group.create_task(batch(row, begun.release)) for row in range(SLOTS + load.waiting)]
+        for _ in range(SLOTS):
+            await begun.acquire()
+        arrivals = []
+        for arrival, pause in enumerate(load.trace(number)):
+            await asyncio.sleep(pause)
+            arrivals.append(group.create_task(urgent(arrival)))
+        found = [await turn for turn in arrivals]
+        for task in rows:
+            task.cancel()
+    return found

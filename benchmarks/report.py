@@ -70,12 +70,14 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def publish(name: str, given: Options, figures: Mapping[str, float], targets: Mapping[str, Target] | None = None) -> None:
-    """Print the figures of a run, and keep those of a full one."""
+def publish(
+    name: str, given: Options, figures: Mapping[str, float | None], targets: Mapping[str, Target] | None = None, **facts: object
+) -> None:
+    """Print the figures of a run, and keep those of a full one. None: there was nothing to measure it with; `facts` may say why."""
     targets = targets or {}
     found = {key: _short(value) for key, value in figures.items()}
-    missed = [key for key, target in targets.items() if key in found and not target.met(found[key])]
-    line = {"benchmark": name, "quick": given.quick, **found, "missed": missed, "machine": machine()}
+    missed = [key for key, target in targets.items() if (value := found.get(key)) is not None and not target.met(value)]
+    line = {"benchmark": name, "quick": given.quick, **found, **facts, "missed": missed, "machine": machine()}
     if not given.quick:
         _keep(RESULTS / f"{name}.json", line, others=bool(given.parts))
     if not given.json:
@@ -117,14 +119,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
-def _print_table(name: str, figures: Mapping[str, float], targets: Mapping[str, Target]) -> None:
+def _print_table(name: str, figures: Mapping[str, float | None], targets: Mapping[str, Target]) -> None:
     width = max(map(len, figures))
     print(f"{name}\n{'-' * (width + 36)}")
     for key, value in figures.items():
+        if value is None:
+            print(f"{key:<{width}}  {'-':>14}")
+            continue
         target = targets.get(key)
         verdict = f"{target!s:>10}  {'met' if target.met(value) else 'MISSED'}" if target else ""
         print(f"{key:<{width}}  {_short(value):>14,}{verdict}".rstrip())

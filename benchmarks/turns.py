@@ -51,13 +51,8 @@ async def length(connection: AsyncKernel, model: str, messages: list[Message]) -
 
 async def prompt(connection: AsyncKernel, model: str, name: str, tokens: int) -> list[Message]:
     """A prompt of exactly so many tokens that shares no page with one of another `name`; the answer to it begins with plain words."""
-
-    def conversation(sentences: int, words: int) -> list[Message]:
-        text = " ".join(_sentence(number) for number in range(sentences))
-        return [Message("system", f"Notes {name}. {text}{WORD * words}."), Message("user", QUESTION)]
-
-    sentences = max(0, (tokens - await length(connection, model, conversation(0, 0))) // LONGEST)
-    return await fitted(connection, model, lambda words: conversation(sentences, words), tokens)
+    sentences = max(0, (tokens - await length(connection, model, notes(name, 0, 0))) // LONGEST)
+    return await fitted(connection, model, lambda words: notes(name, sentences, words), tokens)
 
 
 async def fitted(connection: AsyncKernel, model: str, conversation: Callable[[int], list[Message]], tokens: int) -> list[Message]:
@@ -66,6 +61,12 @@ async def fitted(connection: AsyncKernel, model: str, conversation: Callable[[in
     while (found := await length(connection, model, conversation(words))) != tokens:
         words += tokens - found
     return conversation(words)
+
+
+def notes(name: str, sentences: int, words: int, question: str = QUESTION) -> list[Message]:
+    """A conversation about so many sentences, filled up by so many words."""
+    text = " ".join(_sentence(number) for number in range(sentences))
+    return [Message("system", f"Notes {name}. {text}{WORD * words}."), Message("user", question)]
 
 
 def _sentence(number: int) -> str:

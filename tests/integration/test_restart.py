@@ -109,7 +109,7 @@ def test_tools_are_served_again_and_async_calls_go_on(models: object, home: str)
         """Twice a number."""
         return 2 * number
 
-    async def live(running: RunningKernel) -> None:
+    async def live(running: RunningKernel, later: ExitStack) -> None:
         async with (
             AsyncKernel(running.key, where=running.where) as kernel,
             Agent.spawn(kernel, "host") as host,
@@ -119,12 +119,11 @@ def test_tools_are_served_again_and_async_calls_go_on(models: object, home: str)
             assert await agent.use(double, {"number": 4}) == "8"
             running.kill()
             pings = [asyncio.create_task(agent.call(Ping(payload=b"x"))) for _ in range(10)]
-            with ExitStack() as stack:
-                await asyncio.to_thread(stack.enter_context, booted(home=home))
-                assert [pong.payload for pong in await asyncio.gather(*pings)] == [b"x"] * 10
-                while not (await kernel.call(ListTools())).tools:
-                    await asyncio.sleep(0.01)
-                assert await agent.use(double, {"number": 5}) == "10"
+            await asyncio.to_thread(later.enter_context, booted(home=home))
+            assert [pong.payload for pong in await asyncio.gather(*pings)] == [b"x"] * 10
+            while not (await kernel.call(ListTools())).tools:
+                await asyncio.sleep(0.01)
+            assert await agent.use(double, {"number": 5}) == "10"
 
-    with booted(home=home) as running:
-        asyncio.run(live(running))
+    with booted(home=home) as running, ExitStack() as later:  # the second kernel stays until the agents have left
+        asyncio.run(live(running, later))
