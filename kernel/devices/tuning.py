@@ -25,6 +25,8 @@ class Tuning:
         """The library if it is there."""
         if self._folder is None or (path := find(self._folder)) is None:
             return None
+        if self._building is not None:
+            self._building.wait()  # it has only to end
         library = load_library(path)
         self._failed = library is None
         return library
