@@ -157,7 +157,10 @@ class SearchFiles(Call[FoundPassages], tag="store.search", frozen=True):
 
 
 class ShareFiles(Call[Done], tag="store.share", frozen=True):
-    """Share the file or the folder of this path with a principal, who may then read or also write; without `access` no more."""
+    """Share the file or the folder of this path with a principal, who may then read or also write; without `access` no more.
+
+    It is the path that is shared: also a file that is put there later, until this is taken back.
+    """
 
     path: Path
     principal: Principal

@@ -77,7 +77,9 @@ class Town:
     def clear(self) -> None:
         for chat in self.chats:
             self.agents[chat.owner].call(DeleteContext(context=chat.id))
-        for owner in self.files:
+        for owner, (_, readers) in self.files.items():
+            for reader in readers:
+                self.agents[owner].call(ShareFiles(path="box", principal=f"app:p{reader}", access=None))
             self.agents[owner].call(DeleteFile(path="box"))
         self.chats, self.files = [], {}
         self.world.host.sent.clear()
