@@ -3,8 +3,8 @@
 Parts: `--agreement` (`agreement.py`: whether it says what the model says), `--speed` (`throughput.py`: tokens per second in batches of 1, 8
 and 32) and `--arrivals` (`arrivals.py`: how soon an urgent question is served beside batch work). Figures named after a peer are ours over
 theirs; `limit_share_1` is the share of the bandwidth limit at batch 1: the tokens per second that memory would allow if all it did
-were to read the weights once for each, measured by adding up an array that no cache holds. `make bench-peers` installs vLLM and llama.cpp;
-figures of a peer that cannot take part are null, and `peers` says why. `--quick` leaves those two out.
+were to read the weights, as they are shipped, once for each, measured by adding up an array that no cache holds. Figures of a peer that
+cannot take part are null, and `peers` says why: `make bench-peers` installs vLLM and llama.cpp. `--quick` leaves those two out.
 """
 
 import asyncio
@@ -105,9 +105,13 @@ async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
         return {"vllm_ttft": None}, {}
     with booted(config=SETTINGS) as kernel:
         model, dtype = kernel.load_decoder()
+    theirs = None
     async with AsyncExitStack() as stack:
         peers, said = await _started(stack, model, dtype, ("vllm",), latency.SLOTS)
-        theirs = await arrivals.theirs(peers["vllm"], Questions(model)) if peers else None
+        try:
+            theirs = await arrivals.theirs(peers["vllm"], Questions(model)) if peers else None
+        except* PeerError as errors:
+            said["vllm"] = str(errors.exceptions[0])
     return arrivals.figures(await arrivals.ours(SETTINGS), theirs), said
 
 
