@@ -16,7 +16,7 @@ from time import monotonic
 
 import pytest
 
-from benchmarks.kernel import RunningKernel, booted
+from benchmarks.kernel import booted
 from kernos.syscalls import Context, Kernel, Key, Places, Store
 from kernos.syscalls.context import AppendContext, ForkContext, ListContexts, OpenContext, ReadContext
 from kernos.syscalls.message import Receive, Send
@@ -101,26 +101,27 @@ def test_kills_under_writing_clients_lose_nothing_and_apply_nothing_twice(models
 
 
 def _kill_again_and_again(home: str, kills: int, chance: random.Random) -> list[float]:
-    writers: list[Writer] = []
+    with booted(home=home) as running:
+        kernel = running.connect()  # like those of the writers it goes on with each next kernel
+    writers = [Writer(number, running.where, running.key) for number in range(CLIENTS)]
     waits = []
-    for _ in range(kills):
+    for number in range(kills):
         started = monotonic()
         with booted(home=home) as running:
             waits.append(monotonic() - started)
-            if not writers:
-                writers = [Writer(number, running.where, running.key) for number in range(CLIENTS)]
+            if not number:
                 for writer in writers:
                     writer.start()
-            _check_now(running, writers)
+            _check_now(kernel, writers)
             _let_them_write(writers, chance.choice((0, 1, 20, 100, 300)))
             os.kill(running.os_pid, signal.SIGKILL)
             running.process.wait()
-    with booted(home=home) as running:
+    with booted(home=home), kernel:
         for writer in writers:
             writer.stop.set()
         for writer in writers:
             writer.join(60)
-        _check_all(running, writers)
+        _check_all(kernel, writers)
     return waits
 
 
@@ -139,42 +140,40 @@ def _check_alive(writers: list[Writer]) -> None:
             raise writer.failure
 
 
-def _check_now(running: RunningKernel, writers: list[Writer]) -> None:
+def _check_now(kernel: Kernel, writers: list[Writer]) -> None:
     """While they go on: what was acknowledged is there, whole, and not much more than that."""
-    with running.connect() as kernel:
-        agent = kernel.spawn("reader")
-        for writer in writers:
-            before = writer.progress
-            id_ = agent.call(OpenContext(name=writer.name)).context
-            total = agent.call(ReadContext(context=id_, limit=1)).total
-            start = max(0, total - 10)
-            tail = agent.call(ReadContext(context=id_, start=start, limit=10)).messages
-            after = writer.progress
-            assert total % 2 == 0, f"half of a call of {writer.name} is there"
-            assert before.appended <= total // 2 <= after.begun, f"{writer.name}: {before}, {total // 2}, {after}"
-            assert [message.text for message in tail] == [f"{at // 2}{'ab'[at % 2]}" for at in range(start, start + len(tail))]
-        agent.exit()
+    agent = kernel.spawn("reader")
+    for writer in writers:
+        before = writer.progress
+        id_ = agent.call(OpenContext(name=writer.name)).context
+        total = agent.call(ReadContext(context=id_, limit=1)).total
+        start = max(0, total - 10)
+        tail = agent.call(ReadContext(context=id_, start=start, limit=10)).messages
+        after = writer.progress
+        assert total % 2 == 0, f"half of a call of {writer.name} is there"
+        assert before.appended <= total // 2 <= after.begun, f"{writer.name}: {before}, {total // 2}, {after}"
+        assert [message.text for message in tail] == [f"{at // 2}{'ab'[at % 2]}" for at in range(start, start + len(tail))]
+    agent.exit()
 
 
-def _check_all(running: RunningKernel, writers: list[Writer]) -> None:
+def _check_all(kernel: Kernel, writers: list[Writer]) -> None:
     _check_alive(writers)
-    with running.connect() as kernel:
-        agent = kernel.spawn("reader")
-        for writer in writers:
-            assert not writer.is_alive()
-            count = writer.progress.done
-            assert count > 0
-            assert [message.text for message in Context(agent, writer.name)] == [f"{n}{half}" for n in range(count) for half in "ab"]
-            files = Store(agent).history(f"{writer.name}/count")
-            assert [file.version for file in files] == list(range(1, count + 1))
-            assert Store(agent).get(f"{writer.name}/count") == str(count - 1).encode()
-            left = [agent.call(Receive(mailbox=writer.queue), timeout=10) for _ in range(min(count, BEHIND))]
-            assert [mail.text for mail in left] == [str(n) for n in range(max(0, count - BEHIND), count)]
-            assert left[-1].waiting == 0
-        forks = {context.name: context.messages for context in agent.call(ListContexts()).contexts if context.name.count("-") == 2}
-        assert forks == {f"{writer.name}-{n}": 2 * n + 2 for writer in writers for n in range(0, writer.progress.done, 16)}
-        rows = kernel.call(ListProcesses(scope="all")).processes
-        children = [row for row in rows if row.name.startswith("child-of-")]
-        assert len(children) == sum(-(-writer.progress.done // 16) for writer in writers), "each was spawned once"
-        assert {(row.state, row.exit_code) for row in children} == {("exited", 7)}
-        assert {row.pid for row in rows if row.name.startswith("writer-")} == {writer.pid for writer in writers}
+    agent = kernel.spawn("reader")
+    for writer in writers:
+        assert not writer.is_alive()
+        count = writer.progress.done
+        assert count > 0
+        assert [message.text for message in Context(agent, writer.name)] == [f"{n}{half}" for n in range(count) for half in "ab"]
+        files = Store(agent).history(f"{writer.name}/count")
+        assert [file.version for file in files] == list(range(1, count + 1))
+        assert Store(agent).get(f"{writer.name}/count") == str(count - 1).encode()
+        left = [agent.call(Receive(mailbox=writer.queue), timeout=10) for _ in range(min(count, BEHIND))]
+        assert [mail.text for mail in left] == [str(n) for n in range(max(0, count - BEHIND), count)]
+        assert left[-1].waiting == 0
+    forks = {context.name: context.messages for context in agent.call(ListContexts()).contexts if context.name.count("-") == 2}
+    assert forks == {f"{writer.name}-{n}": 2 * n + 2 for writer in writers for n in range(0, writer.progress.done, 16)}
+    rows = kernel.call(ListProcesses(scope="all")).processes
+    children = [row for row in rows if row.name.startswith("child-of-")]
+    assert len(children) == sum(-(-writer.progress.done // 16) for writer in writers), "each was spawned once"
+    assert {(row.state, row.exit_code) for row in children} == {("exited", 7)}
+    assert {row.pid for row in rows if row.name.startswith("writer-")} == {writer.pid for writer in writers}
