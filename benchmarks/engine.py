@@ -3,20 +3,22 @@
 Parts: `--agreement` (`agreement.py`: whether it says what the model says), `--speed` (`throughput.py`: tokens per second in batches of 1, 8
 and 32) and `--arrivals` (`arrivals.py`: how soon an urgent question is served beside batch work). Figures named after a peer are ours over
 theirs; `limit_share_1` is the share of the bandwidth limit at batch 1: the tokens per second that memory would allow if all it did
-were to read the weights once for each, measured by adding up an array that no cache holds. `make bench-peers` installs vLLM and llama.cpp;
-figures of a peer that cannot take part are null, and `peers` says why. `--quick` leaves those two out.
+were to read the weights, as they are shipped, once for each, measured by adding up an array that no cache holds. Figures of a peer that
+cannot take part are null, and `peers` says why: `make bench-peers` installs vLLM and llama.cpp. `--quick` leaves those two out.
 """
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Final
 
+from kernos.kernel.devices.compiler import CompilerError, build, cache_folder
 from kernos.syscalls import AsyncKernel
 
 from . import agreement, arrivals, latency, report, throughput
-from .kernel import booted
+from .kernel import booted, models_folder
 from .peers.process import ENVIRONMENTS, PATIENT, Peer, PeerError, folder_of, peer
 from .questions import Questions
 from .report import Target, median
@@ -46,13 +48,23 @@ def main() -> None:
     parts = {"agreement": measure_agreement, "speed": measure_speed, "arrivals": measure_arrivals}
     given = report.options(__doc__, list(parts))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # of everybody that is started from here
-    figures: Figures = {}
+    figures: Figures = {"build_s": build_passes()}
     peers: dict[str, str] = {}
     for part in given.parts:
         found, said = asyncio.run(parts[part](given.quick))
         figures |= found
         peers |= said
     report.publish("engine", given, figures, {name: target for name, target in TARGETS.items() if name in figures}, peers=peers)
+
+
+def build_passes() -> float | None:
+    """Seconds that building compiled passes took, 0 when they were there; null without a compiler: all is measured eager then."""
+    began = monotonic()
+    try:
+        build(cache_folder(models_folder()))
+    except CompilerError:
+        return None
+    return monotonic() - began
 
 
 async def measure_agreement(quick: bool) -> tuple[Figures, dict[str, str]]:
@@ -93,9 +105,13 @@ async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
         return {"vllm_ttft": None}, {}
     with booted(config=SETTINGS) as kernel:
         model, dtype = kernel.load_decoder()
+    theirs = None
     async with AsyncExitStack() as stack:
         peers, said = await _started(stack, model, dtype, ("vllm",), latency.SLOTS)
-        theirs = await arrivals.theirs(peers["vllm"], Questions(model)) if peers else None
+        try:
+            theirs = await arrivals.theirs(peers["vllm"], Questions(model)) if peers else None
+        except* PeerError as errors:
+            said["vllm"] = str(errors.exceptions[0])
     return arrivals.figures(await arrivals.ours(SETTINGS), theirs), said
 
 

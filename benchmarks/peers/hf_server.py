@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from .protocol import Line, claim_output, serve
 
@@ -40,17 +40,12 @@ class Judge:
         return {"best": best.indices[:, 0].tolist(), "gaps": (best.values[:, 0] - best.values[:, 1]).tolist()}
 
     def memory(self) -> Line:
-        """Bytes per second that come from memory at best, and bytes of weights that a token needs (of the embedding, one row)."""
-        numbers = torch.ones(_STREAM_BYTES // 4)
-        seconds = []
-        for _ in range(_READS):
-            began = perf_counter()
-            numbers.sum()
-            seconds.append(perf_counter() - began)
-        used = {id(weight): weight.nbytes for weight in self._model.parameters()}
+        """Bytes per second that come from memory at best, and bytes of weights that a token needs: all as shipped, of embeddings a row."""
+        used = {id(weight): weight.numel() for weight in self._model.parameters()}
         if self._model.get_output_embeddings().weight is not self._model.get_input_embeddings().weight:
             del used[id(self._model.get_input_embeddings().weight)]
-        return {"bytes_per_s": _STREAM_BYTES / min(seconds), "weights": sum(used.values())}
+        shipped = AutoConfig.from_pretrained(self._folder, local_files_only=True).dtype
+        return {"bytes_per_s": bandwidth(), "weights": sum(used.values()) * shipped.itemsize}
 
     @cached_property
     def _exact(self) -> Any:
@@ -58,6 +53,17 @@ class Judge:
 
     def _load(self, dtype: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(self._folder, dtype=getattr(torch, dtype), local_files_only=True).eval()
+
+
+def bandwidth() -> float:
+    """Bytes per second that come from memory, at the best of some readings."""
+    numbers = torch.ones(_STREAM_BYTES // 4)
+    seconds = []
+    for _ in range(_READS):
+        began = perf_counter()
+        numbers.sum()
+        seconds.append(perf_counter() - began)
+    return _STREAM_BYTES / min(seconds)
 
 
 def main(folder: str, dtype: str, threads: str) -> None:

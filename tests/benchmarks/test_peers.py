@@ -104,5 +104,7 @@ def test_transformers_takes_its_own_greedy_tokens_for_the_best(models: Path) -> 
             verdict = await judge.ask("judge", prompt=prompt, tokens=tokens)
             assert verdict["best"] == tokens
             assert min(verdict["gaps"]) > 0
+            read = (await judge.ask("memory"))["weights"]  # this model ties its embeddings to its head, so every weight is read
+            assert read == pytest.approx((models / "smollm2-135m" / "model.safetensors").stat().st_size, rel=1e-3)
 
     asyncio.run(run())
