@@ -11,12 +11,14 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Final
 
+from kernos.kernel.devices.compiler import CompilerError, build, cache_folder
 from kernos.syscalls import AsyncKernel
 
 from . import agreement, arrivals, latency, report, throughput
-from .kernel import booted
+from .kernel import booted, models_folder
 from .peers.process import ENVIRONMENTS, PATIENT, Peer, PeerError, folder_of, peer
 from .questions import Questions
 from .report import Target, median
@@ -46,13 +48,23 @@ def main() -> None:
     parts = {"agreement": measure_agreement, "speed": measure_speed, "arrivals": measure_arrivals}
     given = report.options(__doc__, list(parts))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # of everybody that is started from here
-    figures: Figures = {}
+    figures: Figures = {"build_s": build_passes()}
     peers: dict[str, str] = {}
     for part in given.parts:
         found, said = asyncio.run(parts[part](given.quick))
         figures |= found
         peers |= said
     report.publish("engine", given, figures, {name: target for name, target in TARGETS.items() if name in figures}, peers=peers)
+
+
+def build_passes() -> float | None:
+    """Seconds that building compiled passes took, 0 when they were there; null without a compiler: all is measured eager then."""
+    began = monotonic()
+    try:
+        build(cache_folder(models_folder()))
+    except CompilerError:
+        return None
+    return monotonic() - began
 
 
 async def measure_agreement(quick: bool) -> tuple[Figures, dict[str, str]]:

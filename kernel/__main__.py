@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -26,6 +27,7 @@ from .boot import (
     restore_storage,
 )
 from .config import Config, ConfigError, load_config
+from .devices.messages import Arithmetic
 from .gate import Gate
 from .launch import reap_orphans
 from .law import enforced
@@ -74,7 +76,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("kernos.kernel", description="The Kernos kernel. Usually started by `kernos serve`.")
     parser.add_argument("--config", type=Path, help="settings to use instead of kernos.toml in the configuration folder")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), help="arithmetic of decoders, over the settings")
+    parser.add_argument("--dtype", choices=get_args(Arithmetic), help="arithmetic of decoders, over the settings")
     parser.add_argument("--restore", type=Path, help="put this backup in the place of the database, and end")
     return parser.parse_args()
 

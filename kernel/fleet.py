@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from kernos.syscalls.system import Device
 
 from .core.supervision import RestartIntensity
-from .devices.messages import AnyReport, Copied, Embedded, Failed, Hello, Loaded, LoadFailed, Saved, Stepped
+from .devices.messages import AnyReport, Copied, Embedded, Failed, Hello, Loaded, LoadFailed, Optimized, Saved, Stepped
 
 if TYPE_CHECKING:
     from .system import System
@@ -82,8 +82,11 @@ class Fleet:
             case Embedded():
                 system.embeds.done(report)
             case Loaded():
-                log.info("%s is ready after %.2f s", report.model, report.seconds)
+                log.info("%s is ready after %.2f s, %s", report.model, report.seconds, report.mode)
                 system.registry.loaded(report)
+            case Optimized():
+                log.info("%s computes %s now", report.model, report.mode)
+                system.registry.optimized(report)
             case LoadFailed():
                 log.error("%s could not be loaded: %s", report.model, report.reason)
                 system.registry.load_failed(report)

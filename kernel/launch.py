@@ -12,6 +12,7 @@ import msgspec
 from kernos.syscalls.keys import make_key
 
 from .config import Config
+from .devices.compiler import cache_folder
 from .devices.server import Boot
 from .security.liveness import start_time
 
@@ -37,6 +38,7 @@ def launch_device(system: "System", server: str, endpoint: str, kernel_public: s
         secret=key.secret,
         threads=_threads(system.config, server),
         nice=system.config.nice,
+        compiled=str(cache_folder(system.where.models)) if server == "decoder" else "",
         parent=os.getpid(),
     )
     with (system.where.logs / f"device-{server}.log").open("ab") as log:

@@ -14,7 +14,7 @@ from kernos.syscalls.errors import BadRequestError, ConflictError, ModelUnavaila
 from kernos.syscalls.model import Kind, Model
 
 from .core.scheduler import LaneDown, LaneUp
-from .devices.messages import Load, Loaded, LoadFailed, Unload
+from .devices.messages import Load, Loaded, LoadFailed, Optimized, Unload
 from .devices.modelstore import Manifest, ModelStore, ModelStoreError
 from .limits import QUANTUM_RECOMPUTED, QUANTUM_TOKENS
 from .text import Tokenizer
@@ -39,6 +39,7 @@ class Entry:
     reason: str = ""
     window: int = 0
     dtype: str = ""
+    mode: str = ""
     waiting: list[Ticket] = field(default_factory=list)
     """Callers of `model.load`."""
 
@@ -56,7 +57,8 @@ class Entry:
     def view(self) -> Model:
         """As callers see it."""
         of = self.manifest
-        return Model(of.name, of.kind, self.state, self.server, self.window or of.window, of.bytes, of.source, self.reason, self.dtype)
+        window = self.window or of.window
+        return Model(of.name, of.kind, self.state, self.server, window, of.bytes, of.source, self.reason, self.dtype, self.mode)
 
 
 class Registry:
@@ -155,7 +157,7 @@ class Registry:
         if entry is None or entry.state != "loading":
             log.warning("%s was loaded, and nobody waits for it", report.model)
             return
-        entry.state, entry.window, entry.dtype = "ready", report.window, report.dtype
+        entry.state, entry.window, entry.dtype, entry.mode = "ready", report.window, report.dtype, report.mode
         self.system.paging.up(entry.name, report.page_bytes)
         for ticket in entry.waiting:
             ticket.reply(entry.view())
@@ -167,6 +169,11 @@ class Registry:
         else:
             self.system.embeds.send_waiting(entry.name)
             self.system.embedder.wake()
+
+    def optimized(self, report: Optimized) -> None:
+        """A model computes in another mode."""
+        if (entry := self.entries.get(report.model)) is not None:
+            entry.mode = report.mode
 
     def load_failed(self, report: LoadFailed) -> None:
         """A model could not be loaded."""

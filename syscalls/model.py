@@ -92,6 +92,8 @@ class Model(msgspec.Struct, frozen=True):
     reason: ShortText = ""
     dtype: ShortText = ""
     """The arithmetic it runs in; empty: it was not loaded yet."""
+    mode: ShortText = ""
+    """How it is computed: `eager`, `compiled`, `compiled int8`, or by `transformers`; empty: it was not loaded yet."""
 
 
 class Models(msgspec.Struct, frozen=True):

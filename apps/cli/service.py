@@ -37,7 +37,7 @@ class BootError(click.ClickException):
 @click.command()
 @click.option("--detach", "-d", is_flag=True, help="Start it in the background, and return when it answers.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read this kernos.toml and not the usual one.")
-@click.option("--dtype", type=click.Choice(["auto", "bfloat16", "float32"]), help="Arithmetic of decoders, over the settings.")
+@click.option("--dtype", type=click.Choice(["auto", "bfloat16", "float32", "int8"]), help="Arithmetic of decoders, over the settings.")
 def serve(detach: bool, config: Path | None, dtype: str | None) -> None:
     """Start the kernel of this machine.
 

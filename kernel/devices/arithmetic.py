@@ -1,36 +1,50 @@
 """In which numbers a device computes fastest, for models that are told no other (`dtype = "auto"`)."""
 
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from .library import Library, Packer, multiply
 from .linear import linear, pack
+
+W = TypeVar("W")
 
 _ROWS, _SIZE, _TRIES = 32, 1_024, 3
 """A product as a step has them, large enough to be bound by arithmetic: some milliseconds each on one core."""
 
 
+_MARGIN = 2
+"""How many times as fast the products must be in bfloat16 for giving up compiled passes, which are in float32 and save all else that a
+step of few rows consists of."""
+
+
 @cache
-def fastest(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, else float32.
+def fastest(device: torch.device, library: Library | None = None) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32, which on a CPU can be compiled.
 
     Tried and not asked for on a CPU: with instructions bfloat16 is 1.5 to 4 times as fast, without them 6 to 10 times as slow, as it is
     then done piece by piece in software; and flags that say which is which differ by maker and torch version.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return min((torch.bfloat16, torch.float32), key=lambda dtype: _seconds(torch.ones(_ROWS, _SIZE, dtype=dtype, device=device)))
+    x, weight = torch.ones(_ROWS, _SIZE, device=device), torch.ones(_SIZE, _SIZE, device=device)
+    of_bfloat, of_float = (_seconds(linear, x.to(dtype), pack(weight.to(dtype))) for dtype in (torch.bfloat16, torch.float32))
+    if library is not None:
+        packer = Packer(library)
+        of_float = _seconds(partial(multiply, library), x, packer.linear(weight.bfloat16())) / _MARGIN
+    return torch.bfloat16 if of_bfloat < of_float else torch.float32
 
 
 @torch.inference_mode()
-def _seconds(x: Tensor) -> float:
+def _seconds(product: Callable[[Tensor, W], Tensor], x: Tensor, weight: W) -> float:
     """The best of a few products: others use the machine too."""
-    weight = pack(x.new_ones(_SIZE, _SIZE))
     taken = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        linear(x, weight)
+        product(x, weight)
         taken.append(time.perf_counter() - began)
     return min(taken)

@@ -1,7 +1,9 @@
-"""Reading Llama-shaped models from a model folder: their weights, in the layout of `llama`."""
+"""Reading Llama-shaped models from a model folder: their weights, with fused projections."""
 
 import json
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +11,64 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .llama import Layer, Llama, Weights
-from .shape import read_shape, rope
+from .shape import Shape, read_shape, rope
 
 
-def load_llama(folder: Path, dtype: torch.dtype, device: torch.device) -> Llama:
-    """Read a supported model."""
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one layer; q, k, v are one matrix, gate and up another: fewer and larger products."""
+
+    norm_in: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Tensor
+    norm_mid: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights; `head` is `embedding` where the model ties them (until it is packed, which looking up tokens cannot read)."""
+
+    embedding: Tensor
+    layers: Iterator[Layer]
+    """Read as they are asked for: whoever packs them holds but one of them twice."""
+    norm: Tensor
+    head: Tensor
+    inv_freq: Tensor
+    """Angle per position of each pair of dimensions, float32."""
+
+
+def read(folder: Path, dtype: torch.dtype | None, device: torch.device) -> tuple[Shape, Weights]:
+    """Read a supported model; dtype None: bfloat16 as it is, all else as float32, which loses nothing."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shape = read_shape(config)
     tensors = _Tensors(folder, dtype, device)
     embedding = tensors["model.embed_tokens.weight"]
-    weights = Weights(
+    return shape, Weights(
         embedding=embedding,
-        layers=[_layer(tensors, f"model.layers.{index}.") for index in range(shape.layers)],
+        layers=(_layer(tensors, f"model.layers.{index}.") for index in range(shape.layers)),
         norm=tensors["model.norm.weight"],
         head=embedding if config.get("tie_word_embeddings") else tensors["lm_head.weight"],
         inv_freq=_inv_freq(rope(config), shape.head_dim).to(device),
     )
-    return Llama(shape, weights)
 
 
 class _Tensors:
     """The tensors of all weight files by name, brought to one type and device as they are asked for."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype | None, device: torch.device) -> None:
         files: list[Any] = [safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))]
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118
         self._dtype, self._device = dtype, device
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor.to(self._device, self._dtype)
+        as_is = torch.bfloat16 if tensor.dtype is torch.bfloat16 else torch.float32
+        return tensor.to(self._device, self._dtype or as_is)
 
     def get(self, name: str) -> Tensor | None:
         return self[name] if name in self._files else None

@@ -19,6 +19,7 @@ from .messages import (
     Load,
     Loaded,
     LoadFailed,
+    Optimized,
     Save,
     Saved,
     Stepped,
@@ -53,6 +54,15 @@ class Driver(Protocol):
     @property
     def busy(self) -> bool:
         """Whether `step` would compute something: some sequence holds a lease."""
+        ...
+
+    @property
+    def improvable(self) -> bool:
+        """Whether `improve` would be of use."""
+        ...
+
+    def improve(self) -> list[Optimized]:
+        """Use a moment in which there is nothing to do for making models faster. May take as long as to load one; called every second."""
         ...
 
     def load(self, command: Load) -> Loaded | LoadFailed:
@@ -119,6 +129,11 @@ class LanguageModel(Protocol):
     @property
     def size(self) -> int:
         """Bytes of weights in memory."""
+        ...
+
+    @property
+    def mode(self) -> str:
+        """How it computes, as people read it."""
         ...
 
     @property

@@ -101,6 +101,11 @@ class Engine:
         """Whether some sequence holds a lease."""
         return bool(self._leased())
 
+    @property
+    def empty(self) -> bool:
+        """Whether no sequence is there, leased or not."""
+        return not self._sequences
+
     def begin(self, begin: Begin) -> None:
         """Admit a sequence. Raises RefusedError, or RuntimeError when memory is short for so long a row; nothing of it remains then."""
         self._check(begin)

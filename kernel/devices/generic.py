@@ -28,6 +28,11 @@ class Generic:
         return int(self._model.get_memory_footprint())
 
     @property
+    def mode(self) -> str:
+        """See `LanguageModel`."""
+        return "transformers"
+
+    @property
     def page_shape(self) -> tuple[int, ...]:
         """See `LanguageModel`. What a cache of any model consists of is transformers' affair: it does not come in pages."""
         return ()

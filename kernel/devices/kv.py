@@ -55,24 +55,24 @@ class KVRows:
         self._place(like.new_zeros(2, layers, 0, heads, 0, dim))
 
     def _place(self, buckets: Tensor) -> None:
-        self._buckets = buckets
+        self.buckets = buckets
         """[keys and values, layers, rows, heads, capacity, dim]; the lists are views of it."""
         self.keys, self.values = torch.unbind(buckets[0]), torch.unbind(buckets[1])
 
     @property
     def capacity(self) -> int:
         """Tokens a row has room for."""
-        return self._buckets.shape[4]
+        return self.buckets.shape[4]
 
     @property
     def page_shape(self) -> tuple[int, ...]:
         """Sizes of a page: a piece of `cache`."""
-        kinds, layers, _, heads, _, dim = self._buckets.shape
+        kinds, layers, _, heads, _, dim = self.buckets.shape
         return kinds, layers, heads, PAGE, dim
 
     def cache(self, seq: int) -> Tensor:
         """All of a row, [keys and values, layers, heads, capacity, dim]; valid until a row is opened or grown, or `settle`."""
-        return self._buckets[:, :, self.find(seq)]
+        return self.buckets[:, :, self.find(seq)]
 
     def find(self, seq: int | None) -> int:
         """The row of an open sequence; it may change with every `settle`. Of None: the first gap."""
@@ -102,14 +102,14 @@ class KVRows:
             last = self.rows.pop()
             if last.seq is not None:
                 gap = self.find(None)
-                self._buckets[:, :, gap, :, : last.length] = self._buckets[:, :, len(self.rows), :, : last.length]
+                self.buckets[:, :, gap, :, : last.length] = self.buckets[:, :, len(self.rows), :, : last.length]
                 self.rows[gap] = last
         needed = _round_up(max((row.room for row in self.rows), default=0))
         if 4 * needed <= self.capacity:
             self._resize(max(1, len(self.rows)), needed)
 
     def _grow(self, rows: int, tokens: int) -> None:
-        have = self._buckets.shape[2]
+        have = self.buckets.shape[2]
         if rows > have or tokens > self.capacity:
             self._resize(have if rows <= have else max(rows, 2 * have), max(self.capacity, _round_up(tokens)))
 
@@ -118,9 +118,9 @@ class KVRows:
 
         Zeros, not empty memory: what is masked is still multiplied, and garbage could be NaN.
         """
-        kinds, layers, _, heads, _, dim = self._buckets.shape
-        new = self._buckets.new_zeros(kinds, layers, rows, heads, capacity, dim)
-        kept = self._buckets[:, :, :rows, :, :capacity]
+        kinds, layers, _, heads, _, dim = self.buckets.shape
+        new = self.buckets.new_zeros(kinds, layers, rows, heads, capacity, dim)
+        kept = self.buckets[:, :, :rows, :, :capacity]
         new[:, :, : kept.shape[2], :, : kept.shape[4]] = kept
         self._place(new)
 

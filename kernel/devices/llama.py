@@ -1,75 +1,77 @@
 """Decoders of the Llama shape: Llama, SmolLM, Mistral, Qwen2, Qwen3.
 
-The weights have a layout of our own (fused projections), and one forward pass serves prefill and decode. `checkpoint` reads them,
-`shape` says which models are of this shape; `kv` holds the caches. The arithmetic follows transformers' step by step, so that greedy
-tokens agree.
+`shape` says which models are of this shape, `checkpoint` reads them, a `Computation` makes the passes; here are the rows of the open
+sequences (`kv`), and which of them take part.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .driver import GivenUpError, Work
-from .kv import Attention, KVRows, attention
-from .linear import linear, pack
-from .shape import Shape
-
-_LOOK_UP = 4
-"""Every so many layers it is asked whether the pass is still wanted: a few milliseconds apart, and a few microseconds each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Weights of one layer; q, k, v are one matrix, gate and up another: fewer and larger products."""
-
-    norm_in: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    q_norm: Tensor | None
-    k_norm: Tensor | None
-    out: Tensor
-    norm_mid: Tensor
-    gate_up: Tensor
-    down: Tensor
+from .agreement import agreement, best
+from .checkpoint import read
+from .compiled import INT8, Compiled, supports
+from .computation import Computation, Pass
+from .driver import Work
+from .eager import Eager
+from .kv import KVRows
+from .library import Library
+from .shape import read_shape
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """All weights; `head` is `embedding` where the model ties them (until it is packed, which looking up tokens cannot read)."""
+def load_llama(folder: Path, dtype: torch.dtype, device: torch.device, library: Library | None = None, *, int8: bool = False) -> "Llama":
+    """Read a supported model. With a library (pre: float32 on a CPU) it is compiled, in 8 bits if so wanted, if the library can do it."""
+    compiled = None if library is None else load_compiled(folder, library, int8=int8)
+    return Llama(compiled or Eager(*read(folder, dtype, device)))
 
-    embedding: Tensor
-    layers: list[Layer]
-    norm: Tensor
-    head: Tensor
-    inv_freq: Tensor
-    """Angle per position of each pair of dimensions, float32."""
+
+def load_compiled(folder: Path, library: Library, *, int8: bool = False) -> Compiled | None:
+    """The compiled computation of a supported model; None if the library cannot compute it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not supports(library, read_shape(config), config):
+        return None
+    compiled = Compiled(library, *read(folder, None, torch.device("cpu")))
+    return _rounded(folder, library, compiled) if int8 else compiled
+
+
+def _rounded(folder: Path, library: Library, exact: Compiled) -> Compiled:
+    """The model in 8 bits, which says how well it agrees with the exact one."""
+    rounded = Compiled(library, *read(folder, None, torch.device("cpu")), int8=True)
+    same = agreement(*(best(folder, computation) for computation in (exact, rounded)))
+    rounded.mode = f"{INT8}, top-1 {same:.3f}"
+    return rounded
 
 
 class Llama:
     """A `LanguageModel`."""
 
-    def __init__(self, shape: Shape, weights: Weights) -> None:
-        for index, layer in enumerate(weights.layers):  # in place, so that memory holds but one of them twice
-            weights.layers[index] = _packed(layer)
-        self._shape = shape
-        self._weights = replace(weights, head=pack(weights.head))
-        self._kv = KVRows(shape.layers, shape.kv_heads, shape.head_dim, like=weights.embedding)
+    def __init__(self, computation: Computation) -> None:
+        self._computation = computation
+        shape = computation.shape
+        self._kv = KVRows(shape.layers, shape.kv_heads, shape.head_dim, like=computation.like)
 
     @property
     def size(self) -> int:
-        """Bytes of weights in memory; what is shared counts once."""
-        layers = [getattr(layer, name) for layer in self._weights.layers for name in Layer.__slots__]
-        tensors = [self._weights.embedding, self._weights.norm, self._weights.head, *layers]
-        return sum({id(tensor): tensor.nbytes for tensor in tensors if tensor is not None}.values())
+        """See `LanguageModel`."""
+        return self._computation.size
+
+    @property
+    def mode(self) -> str:
+        """See `LanguageModel`."""
+        return self._computation.mode
 
     @property
     def page_shape(self) -> tuple[int, ...]:
         """See `LanguageModel`."""
         return self._kv.page_shape
+
+    def change(self, computation: Computation) -> None:
+        """Compute otherwise from now on. Pre: no sequence is open; caches have the same type."""
+        self._computation = computation
 
     @torch.inference_mode()
     def open(self, seq: int, tokens: int) -> None:
@@ -116,53 +118,10 @@ class Llama:
         Until the lengths of the rows grow, at the end, what was written behind them is nothing: so a pass can be given up anywhere.
         """
         rows, counts = [self._kv.find(piece.seq) for piece in work], [len(piece.tokens) for piece in work]
-        hidden = self._forward([token for piece in work for token in piece.tokens], attention(self._kv, rows, counts), unwanted)
+        ends = [end - 1 for piece, end in zip(work, accumulate(counts), strict=True) if piece.wanted]
+        tokens = [token for piece in work for token in piece.tokens]
+        logits = self._computation.logits(self._kv, Pass(tokens, rows, counts, ends, unwanted))
         for row, count in zip(rows, counts, strict=True):
             self._kv.rows[row].length += count
         results: dict[int, Tensor | RuntimeError | None] = {piece.seq: None for piece in work}
-        ends = [end - 1 for piece, end in zip(work, accumulate(counts), strict=True) if piece.wanted]
-        if ends:
-            wanted = [piece.seq for piece in work if piece.wanted]
-            results |= zip(wanted, self._logits(hidden[ends]), strict=True)
-        return results
-
-    def _forward(self, tokens: list[int], attend: Attention, unwanted: Callable[[], bool]) -> Tensor:
-        """Hidden states [tokens, dim] after the last layer."""
-        weights, eps = self._weights, self._shape.eps
-        x = F.embedding(torch.tensor(tokens, device=weights.embedding.device), weights.embedding)
-        angles = attend.positions[:, None].float() * weights.inv_freq
-        turn = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
-        for index, layer in enumerate(weights.layers):
-            if index % _LOOK_UP == 0 and unwanted():
-                raise GivenUpError
-            q, k, v = self._heads(layer, _norm(x, layer.norm_in, eps), turn)
-            x = x + linear(attend(index, q, k, v).flatten(1), layer.out)
-            gate, up = linear(_norm(x, layer.norm_mid, eps), layer.gate_up).chunk(2, -1)
-            x = x + linear(F.silu(gate) * up, layer.down)
-        return x
-
-    def _heads(self, layer: Layer, x: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values by head; the first two normalised where the model does so, and rotated."""
-        shape = self._shape
-        fused = linear(x, layer.qkv, layer.qkv_bias).view(len(x), -1, shape.head_dim)
-        q, k, v = torch.split(fused, [shape.heads, shape.kv_heads, shape.kv_heads], 1)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
-        return _rotate(q, *turn), _rotate(k, *turn), v
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return linear(_norm(hidden, self._weights.norm, self._shape.eps), self._weights.head).float()
-
-
-def _packed(layer: Layer) -> Layer:
-    return replace(layer, qkv=pack(layer.qkv), out=pack(layer.out), gate_up=pack(layer.gate_up), down=pack(layer.down))
-
-
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding: dimension i is paired with i + half."""
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+        return results | dict(zip((piece.seq for piece in work if piece.wanted), logits, strict=True))

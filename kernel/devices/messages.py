@@ -24,8 +24,8 @@ from typing import Literal
 import msgspec
 
 Dtype = Literal["bfloat16", "float32"]
-Arithmetic = Literal["auto", "bfloat16", "float32"]
-"""`auto`: whichever the device is faster in."""
+Arithmetic = Literal["auto", "bfloat16", "float32", "int8"]
+"""`auto`: whichever the device is faster in; `int8`: float32 with weights rounded to 8 bits, where the passes are compiled."""
 Kind = Literal["decoder", "encoder"]
 Finish = Literal["", "stop", "length"]
 Tier = Literal["device", "host", "disk"]
@@ -180,8 +180,18 @@ class Loaded(Report, frozen=True, tag="loaded"):
     dim: int
     """Size of an embedding (encoders) or of the hidden state (decoders)."""
     dtype: Dtype = "float32"
+    mode: str = ""
+    """How it computes, as people read it: `eager`, `compiled`, `compiled int8`, `transformers`."""
     page_bytes: int = 0
     """0: this model cannot take pages, and what is preempted must be computed again."""
+
+
+class Optimized(Report, frozen=True, tag="optimized"):
+    """A model computes in another mode from now on; its pools are as they were."""
+
+    model: str
+    mode: str
+    bytes: int
 
 
 class LoadFailed(Report, frozen=True, tag="load_failed"):
@@ -254,4 +264,4 @@ class Failed(Report, frozen=True, tag="failed"):
 
 
 AnyCommand = Load | Unload | Begin | Extend | Stop | Save | Copy | Embed | Shutdown
-AnyReport = Hello | Loaded | LoadFailed | Stepped | Saved | Copied | Embedded | Failed
+AnyReport = Hello | Loaded | Optimized | LoadFailed | Stepped | Saved | Copied | Embedded | Failed

@@ -13,9 +13,11 @@ import torch
 
 from .arithmetic import fastest
 from .background import Background
-from .checkpoint import load_llama
 from .driver import LanguageModel, Newcomer, RefusedError, nobody
+from .eager import MODE as EAGER
 from .engine import Engine
+from .library import Library
+from .llama import Llama, load_compiled, load_llama
 from .messages import (
     Begin,
     Copied,
@@ -28,6 +30,7 @@ from .messages import (
     Load,
     Loaded,
     LoadFailed,
+    Optimized,
     Save,
     Saved,
     Stepped,
@@ -37,6 +40,7 @@ from .messages import (
 from .modelstore import Manifest, read_manifest
 from .pages import PagePool
 from .shape import supports
+from .tuning import Tuning
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -45,8 +49,11 @@ if TYPE_CHECKING:
 class TorchDriver:
     """A `Driver` for "cpu" or "cuda:<n>"."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, compiled: Path | None = None) -> None:
         self._device = device
+        self._tuning = Tuning(compiled if device.type == "cpu" else None)
+        self._eager: dict[str, tuple[Llama, Load]] = {}
+        """Models that could be compiled."""
         self._engines: dict[str, Engine] = {}
         self._encoders: dict[str, Encoder] = {}
         self._background = Background()
@@ -56,20 +63,35 @@ class TorchDriver:
         """See `Driver`."""
         return any(engine.busy for engine in self._engines.values())
 
+    @property
+    def improvable(self) -> bool:
+        """See `Driver`."""
+        return bool(self._eager) and not self._tuning.hopeless
+
+    def improve(self) -> list[Optimized]:
+        """See `Driver`."""
+        library = self._tuning.library()
+        if library is None:
+            self._tuning.build()
+            return []
+        idle = [name for name in self._eager if self._engines[name].empty]
+        return [self._compile(name, library) for name in idle]
+
     def load(self, command: Load) -> Loaded | LoadFailed:
         """See `Driver`."""
         began = time.perf_counter()
         try:
-            dtype = fastest(self._device) if command.dtype == "auto" else getattr(torch, command.dtype)
-            manifest, size, page_bytes = self._load(command, dtype)
+            dtype = self._dtype(command)
+            manifest, size, page_bytes, mode = self._load(command, dtype)
         except Exception as error:  # what a damaged file raises is anyone's guess
             return LoadFailed(command.model, f"{type(error).__name__}: {error}")
         took = time.perf_counter() - began
-        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim, _name(dtype), page_bytes)
+        return Loaded(command.model, command.kind, took, size, manifest.window, manifest.dim, _name(dtype), mode, page_bytes)
 
     def unload(self, command: Unload) -> None:
         """See `Driver`."""
         engine = self._engines.pop(command.model, None)
+        self._eager.pop(command.model, None)
         if engine is not None and engine.pool is not None:
             engine.pool.close()
         del engine  # the last reference to its memory
@@ -142,8 +164,8 @@ class TorchDriver:
     def _engine_of(self, seq: int) -> Engine | None:
         return next((engine for engine in self._engines.values() if seq in engine), None)
 
-    def _load(self, command: Load, dtype: torch.dtype) -> tuple[Manifest, int, int]:
-        """Load a model and give its manifest, its size and that of its pages."""
+    def _load(self, command: Load, dtype: torch.dtype) -> tuple[Manifest, int, int, str]:
+        """Load a model and give its manifest, its size, that of its pages, and its mode."""
         folder = Path(command.path)
         manifest = read_manifest(folder)
         if command.model in self._engines or command.model in self._encoders:
@@ -154,21 +176,38 @@ class TorchDriver:
             from .encoder import Encoder
 
             encoder = self._encoders[command.model] = Encoder(folder, manifest, dtype, self._device)
-            return manifest, encoder.size, 0
-        model = _language_model(folder, dtype, self._device)
+            return manifest, encoder.size, 0, "transformers"
+        model = self._language_model(command, dtype)
         pool = PagePool(model.page_shape, dtype, self._device, command, self._background) if model.page_shape else None
         self._engines[command.model] = Engine(model, manifest, folder, command.slots, pool)
-        return manifest, model.size, pool.page_bytes if pool is not None else 0
+        return manifest, model.size, pool.page_bytes if pool is not None else 0, model.mode
+
+    def _dtype(self, command: Load) -> torch.dtype:
+        if command.dtype == "auto":
+            return fastest(self._device, self._tuning.library())
+        return torch.bfloat16 if command.dtype == "bfloat16" else torch.float32
+
+    def _language_model(self, command: Load, dtype: torch.dtype) -> LanguageModel:
+        folder = Path(command.path)
+        if not supports(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
+            from .generic import Generic
+
+            return Generic(folder, dtype, self._device)
+        if dtype is not torch.float32 or self._device.type != "cpu":
+            return load_llama(folder, dtype, self._device)
+        model = load_llama(folder, dtype, self._device, self._tuning.library(), int8=command.dtype == "int8")
+        if model.mode == EAGER:
+            self._eager[command.model] = model, command
+        return model
+
+    def _compile(self, name: str, library: Library) -> Optimized:
+        """Pre: no sequence of the model is open."""
+        model, command = self._eager.pop(name)
+        compiled = load_compiled(Path(command.path), library, int8=command.dtype == "int8")
+        if compiled is not None:
+            model.change(compiled)
+        return Optimized(name, model.mode, model.size)
 
 
 def _name(dtype: torch.dtype) -> Dtype:
     return "bfloat16" if dtype is torch.bfloat16 else "float32"
-
-
-def _language_model(folder: Path, dtype: torch.dtype, device: torch.device) -> LanguageModel:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if supports(config):
-        return load_llama(folder, dtype, device)
-    from .generic import Generic
-
-    return Generic(folder, dtype, device)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from kernos.kernel.devices.compiler import build, cache_folder, compiler
 from kernos.kernel.devices.convert import describe
 from kernos.kernel.devices.driver import Newcomer, nobody
 from kernos.kernel.devices.messages import Begin, Failed, Load, Loaded, Sampling, Stepped
@@ -85,8 +86,8 @@ class SteadyPace(Pace):
         pass
 
 
-def make_bench(path: Path, dtype: Any = "float32", **pools: Any) -> Bench:
-    driver = TorchDriver(torch.device("cpu"))
+def make_bench(path: Path, dtype: Any = "float32", compiled: Path | None = None, **pools: Any) -> Bench:
+    driver = TorchDriver(torch.device("cpu"), compiled)
     loaded = driver.load(Load("it", str(path), "decoder", dtype, slots=8, **pools))
     assert isinstance(loaded, Loaded), loaded
     driver._engines["it"]._pace = SteadyPace()
@@ -112,8 +113,18 @@ def prompts(tokenizer: Tokenizer) -> list[list[int]]:
 
 
 @pytest.fixture(scope="session")
-def loaded_bench(smollm: Path) -> Bench:
-    return make_bench(smollm)
+def compiled(models: Path) -> Path:
+    """The library of compiled passes, in the cache of the model store, where it is built when the tests first run."""
+    if compiler() is None:
+        pytest.skip("there is no C++ compiler")
+    return build(cache_folder(models))
+
+
+@pytest.fixture(scope="session", params=["compiled", "eager"])
+def loaded_bench(request: pytest.FixtureRequest, smollm: Path) -> Bench:
+    bench = make_bench(smollm, compiled=request.getfixturevalue("compiled").parent if request.param == "compiled" else None)
+    assert bench.driver._engines["it"]._model.mode == request.param
+    return bench
 
 
 @pytest.fixture

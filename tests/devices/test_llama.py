@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kernos.kernel.devices.checkpoint import load_llama
 from kernos.kernel.devices.driver import Work
 from kernos.kernel.devices.generic import Generic
+from kernos.kernel.devices.library import load_library
+from kernos.kernel.devices.llama import load_llama
 from kernos.kernel.devices.messages import PAGE
 from kernos.kernel.devices.shape import supports
 
@@ -92,14 +93,18 @@ FAMILY: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("mode", ["compiled", "eager"])
 @pytest.mark.parametrize("kind", FAMILY)
-def test_every_member_of_the_family(kind: str, small_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_every_member_of_the_family(
+    kind: str, mode: str, small_model: Callable[..., Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     reference = small_model(tmp_path, kind.split(",")[0], **FAMILY[kind])
     tokens = torch.randint(128, (200,), generator=torch.Generator().manual_seed(2)).tolist()
     with torch.inference_mode():
         expected = reference(input_ids=torch.tensor([tokens])).logits[0]
     assert supports(json.loads((tmp_path / "config.json").read_text()))
-    model = load_llama(tmp_path, torch.float32, torch.device("cpu"))
+    library = load_library(request.getfixturevalue("compiled")) if mode == "compiled" else None
+    model = load_llama(tmp_path, torch.float32, torch.device("cpu"), library)
     counts = {1: [50, 100, *[1] * 50], 2: [1, 49, 2, *[1] * 40], 3: [7, *[1] * 20, 30, 60]}  # in each pass; short and long ones mixed
     for seq in counts:
         model.open(seq, 200)

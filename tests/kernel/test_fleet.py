@@ -7,7 +7,7 @@ import pytest
 
 from kernos.kernel.config import Config
 from kernos.kernel.devices.messages import Embed as EmbedCommand
-from kernos.kernel.devices.messages import Embedded, Failed, Hello, Load, Loaded, LoadFailed, Unload
+from kernos.kernel.devices.messages import Embedded, Failed, Hello, Load, Loaded, LoadFailed, Optimized, Unload
 from kernos.kernel.devices.modelstore import MANIFEST
 from kernos.kernel.host import Delivery
 from kernos.kernel.limits import RESTART_WINDOW_S, RESTARTS, RESUMES
@@ -216,6 +216,15 @@ class TestCrashes:
         sent = agent.send(LoadModel(model="tiny"))
         cold.up("decoder")
         assert sent.result().state == "ready"
+
+    def test_the_mode_that_serves_is_shown(self, cold: World, agent: App) -> None:
+        cold.up()
+        agent.send(LoadModel(model="tiny"))
+        cold.report("decoder", Loaded("tiny", "decoder", 0.1, 1, 256, 4, mode="eager"))
+        cold.report("decoder", Optimized("tiny", "compiled", 1))
+        cold.report("decoder", Optimized("removed", "compiled", 1))
+        shown = {model.name: (model.state, model.mode) for model in agent.call(ListModels()).models}
+        assert shown == {"tiny": ("ready", "compiled"), "tiny-encoder": ("stored", "")}
 
     def test_reports_about_models_that_are_no_more(self, cold: World) -> None:
         cold.up()

@@ -1,0 +1,433 @@
+// The pass of a Llama-shaped decoder on a CPU: what `eager.py` says in torch's operations, in loops of its own.
+//
+// Activations and sums are float32 whatever the weights are stored in, so weights that came as bfloat16 lose nothing and take half the
+// memory, which is what a step of few rows waits for. Every sum of a token is made in the same order whatever else is in the pass: a token
+// depends on its own sequence to the last bit. `compiled.py` mirrors the structures below; keep both alike.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int PANEL = 2 * LANES;  // outputs whose weights lie together, [in][PANEL]: one column of inputs is two registers
+
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+enum Kind { FLOAT, BFLOAT, INT8 };
+
+struct Linear {
+    void* weight;        // panels; the last one is filled up with zeros
+    const float* scale;  // [panels][groups of inputs][PANEL], INT8 only
+    const float* bias;   // or null
+    int64_t in, out, kind;
+};
+
+struct Layer {
+    const float *norm_in, *norm_mid, *q_norm, *k_norm;  // the last two may be null
+    Linear qkv, out, gate_up, down;
+};
+
+struct Model {
+    int64_t heads, kv_heads, head_dim;
+    double eps;
+    const Layer* layers;
+    const float* norm;
+    Linear head;
+};
+
+struct Pass {
+    int64_t tokens, threads;
+    const int64_t *row, *position;  // of each token
+    const float *cos, *sin;         // [tokens, head_dim / 2]
+    float *x, *scratch;             // [tokens, dim] in and out; [tokens, all that a layer keeps of one]
+    float *keys, *values;           // buckets [layers, rows, kv_heads, capacity, head_dim], contiguous within a head
+    int64_t of_layer, of_row, of_head;  // their strides
+};
+
+static inline Vec load(const float* p) {
+    Vec v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// How weights of a type lie in a panel: the inputs of `COLUMNS` columns in words of 32 bits, a lane each, from which shifts and masks make
+// vectors. Widening each number by itself takes three times the instructions. `place` is where number o of column k is. GROUP columns
+// have a scale in common; 0: there is none. ROWS are as many tokens as AVX2's 16 registers can take at once, with two sums each.
+struct Floats {
+    typedef float Number;
+    static constexpr int COLUMNS = 1, GROUP = 0, ROWS = 6;
+    static int64_t place(int64_t k, int64_t o) { return k * PANEL + o; }
+    static float value(float number) { return number; }
+    static void unpack(const float* at, Vec (&w)[1][2]) { w[0][0] = load(at), w[0][1] = load(at + LANES); }
+};
+
+struct Bfloats {  // the upper half of a float
+    typedef uint16_t Number;
+    static constexpr int COLUMNS = 1, GROUP = 0, ROWS = 6;
+    static int64_t place(int64_t k, int64_t o) { return k * PANEL + o % LANES * 2 + o / LANES; }
+    static float value(uint16_t number) {
+        uint32_t bits = (uint32_t)number << 16;
+        float result;
+        std::memcpy(&result, &bits, sizeof result);
+        return result;
+    }
+    static void unpack(const uint16_t* at, Vec (&w)[1][2]) {
+        Ints words;
+        std::memcpy(&words, at, sizeof words);
+        w[0][0] = (Vec)(words << 16), w[0][1] = (Vec)(words & (int32_t)0xffff0000);
+    }
+};
+
+struct Int8s {  // as multiples of 2^24, which `Linear::scale` takes back
+    typedef int8_t Number;
+    static constexpr int COLUMNS = 2, GROUP = 32, ROWS = 4;
+    static int64_t place(int64_t k, int64_t o) { return k / 2 * 2 * PANEL + o % LANES * 4 + k % 2 * 2 + o / LANES; }
+    static float value(int8_t number) { return (float)number * 16777216.0f; }
+    static void unpack(const int8_t* at, Vec (&w)[2][2]) {
+        Ints words;
+        std::memcpy(&words, at, sizeof words);
+        const int32_t high = (int32_t)0xff000000;
+        w[0][0] = __builtin_convertvector(words << 24, Vec), w[0][1] = __builtin_convertvector(words << 16 & high, Vec);
+        w[1][0] = __builtin_convertvector(words << 8 & high, Vec), w[1][1] = __builtin_convertvector(words & high, Vec);
+    }
+};
+
+static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+static inline float sum(Vec v) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+// e^x to 2e-7 of it, for x up to 88; Cephes' reduction and polynomial.
+static inline Vec exponential(Vec x) {
+    x = x < -87.0f ? Vec{} - 87.0f : x;
+    Vec n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 rounds to an integer
+    Ints power = (Ints)n << 23;
+    n -= 12582912.0f;
+    Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vec p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r + 1.6666665459e-1f) * r + 0.5f;
+    return (Vec)((Ints)(p * r * r + r + 1.0f) + power);
+}
+
+// R tokens by N panels that lie `step` numbers apart, a column `stride`: acc = x · W.
+template <class W, int R, int N>
+static inline void tile(const float* x, int64_t x_stride, const typename W::Number* w, int64_t stride, int64_t step, int64_t in, Vec (&acc)[R][N][2]) {
+    for (int r = 0; r < R; r++)
+        for (int n = 0; n < N; n++) acc[r][n][0] = acc[r][n][1] = Vec{};
+    for (int64_t k = 0; k < in; k += W::COLUMNS)
+        for (int n = 0; n < N; n++) {
+            Vec columns[W::COLUMNS][2];
+            W::unpack(w + n * step + k * stride, columns);
+            for (int c = 0; c < W::COLUMNS; c++)
+                for (int r = 0; r < R; r++) {
+                    float a = x[r * x_stride + k + c];
+                    acc[r][n][0] += columns[c][0] * a;
+                    acc[r][n][1] += columns[c][1] * a;
+                }
+        }
+}
+
+// The same, with the scales of groups of columns.
+template <class W, int R, int N>
+static inline void scaled(const Linear& of, int64_t panel, const float* x, const typename W::Number* weight, int64_t step, Vec (&acc)[R][N][2]) {
+    int64_t groups = (of.in + W::GROUP - 1) / W::GROUP;
+    std::memset(acc, 0, sizeof acc);
+    for (int64_t g = 0; g < groups; g++) {
+        Vec part[R][N][2];
+        int64_t first = g * W::GROUP, columns = std::min<int64_t>(W::GROUP, of.in - first);
+        tile<W, R, N>(x + first, of.in, weight + first * PANEL, PANEL, step, columns, part);
+        for (int n = 0; n < N; n++) {
+            const float* scale = of.scale + ((panel + n) * groups + g) * PANEL;
+            for (int i = 0; i < 2; i++)
+                for (int r = 0; r < R; r++) acc[r][n][i] += part[r][n][i] * load(scale + i * LANES);
+        }
+    }
+}
+
+// The outputs of N panels for R tokens. `added`: they are added to what is in y.
+template <class W, int R, int N>
+static void outputs(const Linear& of, int64_t panel, const float* x, float* y, bool added) {
+    Vec acc[R][N][2];
+    int64_t step = of.in * PANEL;
+    const auto* weight = (const typename W::Number*)of.weight + panel * step;
+    if (W::GROUP == 0) tile<W, R, N>(x, of.in, weight, PANEL, step, of.in, acc);
+    else scaled<W, R, N>(of, panel, x, weight, step, acc);
+    for (int r = 0; r < R; r++)
+        for (int n = 0; n < N; n++) {
+            int64_t first = (panel + n) * PANEL, count = std::min<int64_t>(PANEL, of.out - first);
+            float result[PANEL];
+            std::memcpy(result, acc[r][n], sizeof result);
+            float* to = y + r * of.out + first;
+            for (int i = 0; i < count; i++) {
+                float value = result[i];
+                if (of.bias) value += of.bias[first + i];
+                to[i] = added ? to[i] + value : value;
+            }
+        }
+}
+
+// All tokens by up to 4 panels. Few tokens take several panels at once, so that enough sums are under way.
+template <class W>
+static void panels(const Linear& of, int64_t panel, int64_t count, const float* x, float* y, int64_t tokens, bool added) {
+    int64_t tiles = (tokens + W::ROWS - 1) / W::ROWS;
+    for (int64_t t = 0; t < tiles; t++) {
+        int64_t first = t * tokens / tiles, rows = (t + 1) * tokens / tiles - first;
+        const float* from = x + first * of.in;
+        float* to = y + first * of.out;
+        int64_t p = panel, end = panel + count;
+        switch (rows) {
+            case 1:
+                for (; p + 4 <= end; p += 4) outputs<W, 1, 4>(of, p, from, to, added);
+                for (; p < end; p++) outputs<W, 1, 1>(of, p, from, to, added);
+                break;
+            case 2:
+                for (; p + 2 <= end; p += 2) outputs<W, 2, 2>(of, p, from, to, added);
+                for (; p < end; p++) outputs<W, 2, 1>(of, p, from, to, added);
+                break;
+            case 3:
+                for (; p + 2 <= end; p += 2) outputs<W, 3, 2>(of, p, from, to, added);
+                for (; p < end; p++) outputs<W, 3, 1>(of, p, from, to, added);
+                break;
+            case 4:
+                for (; p < end; p++) outputs<W, 4, 1>(of, p, from, to, added);
+                break;
+            case 5:
+                for (; p < end; p++) outputs<W, 5, 1>(of, p, from, to, added);
+                break;
+            case 6:
+                for (; p < end; p++) outputs<W, 6, 1>(of, p, from, to, added);
+                break;
+        }
+    }
+}
+
+// y [tokens, out] = or += x [tokens, in] · weight. Within a parallel region; ends with a barrier.
+static void linear(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
+    int64_t all = (of.out + PANEL - 1) / PANEL;
+#pragma omp for schedule(dynamic)
+    for (int64_t chunk = 0; chunk < (all + 3) / 4; chunk++) {
+        int64_t panel = chunk * 4, count = std::min<int64_t>(4, all - panel);
+        if (of.kind == FLOAT) panels<Floats>(of, panel, count, x, y, tokens, added);
+        if (of.kind == BFLOAT) panels<Bfloats>(of, panel, count, x, y, tokens, added);
+        if (of.kind == INT8) panels<Int8s>(of, panel, count, x, y, tokens, added);
+    }
+}
+
+static void norm(const float* x, const float* weight, float* y, int64_t dim, float eps) {
+    float lanes[LANES] = {};
+    int64_t i = 0;
+    for (; i + LANES <= dim; i += LANES)
+        for (int l = 0; l < LANES; l++) lanes[l] += x[i + l] * x[i + l];
+    float total = 0;
+    for (int l = 0; l < LANES; l++) total += lanes[l];
+    for (; i < dim; i++) total += x[i] * x[i];
+    float scale = 1.0f / std::sqrt(total / dim + eps);
+    for (i = 0; i < dim; i++) y[i] = x[i] * scale * weight[i];
+}
+
+static void norms(const float* x, const float* weight, float* y, int64_t tokens, int64_t dim, float eps) {
+#pragma omp for
+    for (int64_t t = 0; t < tokens; t++) norm(x + t * dim, weight, y + t * dim, dim, eps);
+}
+
+static void rotate(float* x, const float* cos, const float* sin, int64_t dim) {
+    for (int64_t i = 0; i < dim / 2; i++) {
+        float a = x[i], b = x[i + dim / 2];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + dim / 2] = b * cos[i] + a * sin[i];
+    }
+}
+
+// Normalise and rotate queries and keys, and put keys and values where they belong. `keys` and `values` are those of the layer.
+static void heads(const Model& m, const Layer& layer, const Pass& pass, float* qkv, float* keys, float* values) {
+    int64_t dim = m.head_dim, kv = m.kv_heads, all = m.heads + 2 * kv;
+#pragma omp for
+    for (int64_t t = 0; t < pass.tokens; t++) {
+        const float *cos = pass.cos + t * dim / 2, *sin = pass.sin + t * dim / 2;
+        int64_t place = pass.row[t] * pass.of_row + pass.position[t] * dim;
+        for (int64_t h = 0; h < m.heads + kv; h++) {
+            float* head = qkv + (t * all + h) * dim;
+            const float* weight = h < m.heads ? layer.q_norm : layer.k_norm;
+            if (weight) norm(head, weight, head, dim, m.eps);
+            rotate(head, cos, sin, dim);
+        }
+        for (int64_t h = 0; h < kv; h++) {
+            const float* key = qkv + (t * all + m.heads + h) * dim;
+            std::memcpy(keys + place + h * pass.of_head, key, dim * sizeof(float));
+            std::memcpy(values + place + h * pass.of_head, key + kv * dim, dim * sizeof(float));
+        }
+    }
+}
+
+static inline float dot(const float* a, const float* b, int64_t dim) {
+    Vec low{}, high{};
+    for (int64_t i = 0; i < dim; i += PANEL) {
+        low += load(a + i) * load(b + i);
+        high += load(a + i + LANES) * load(b + i + LANES);
+    }
+    return sum(low + high);
+}
+
+// Scores [n] become shares of one; gives nothing for the places up to the next multiple of LANES.
+static void softmax(float* scores, int64_t n) {
+    int64_t end = (n + LANES - 1) / LANES * LANES;
+    std::fill(scores + n, scores + end, -INFINITY);
+    float most = *std::max_element(scores, scores + n);
+    Vec total{};
+    for (int64_t i = 0; i < end; i += LANES) {
+        Vec e = exponential(load(scores + i) - most);
+        if (i + LANES > n)
+            for (int64_t l = n - i; l < LANES; l++) e[l] = 0;
+        total += e;
+        store(scores + i, e);
+    }
+    float scale = 1.0f / sum(total);
+    for (int64_t i = 0; i < end; i += LANES) store(scores + i, load(scores + i) * scale);
+}
+
+template <int R>
+static void mix(const float* shares, int64_t stride, const float* values, int64_t dim, int64_t n, float* y) {
+    for (int64_t d = 0; d < dim; d += PANEL) {
+        Vec acc[R][1][2];
+        tile<Floats, R, 1>(shares, stride, values + d, dim, 0, n, acc);
+        for (int r = 0; r < R; r++) std::memcpy(y + r * dim + d, acc[r][0], PANEL * sizeof(float));
+    }
+}
+
+// One token's query heads that share a key head, [group, dim], attend to the first n keys: y [group, dim].
+static void attend(const float* q, const float* keys, const float* values, int64_t group, int64_t dim, int64_t n, float* y) {
+    static thread_local std::vector<float> scores;
+    int64_t stride = (n + LANES - 1) / LANES * LANES;
+    if ((int64_t)scores.size() < group * stride) scores.resize(group * stride);
+    float scale = 1.0f / std::sqrt((float)dim);
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t g = 0; g < group; g++) scores[g * stride + j] = scale * dot(q + g * dim, keys + j * dim, dim);
+    for (int64_t g = 0; g < group; g++) softmax(scores.data() + g * stride, n);
+    for (int64_t g = 0; g < group;) {
+        const float* shares = scores.data() + g * stride;
+        int64_t left = group - g;
+        if (left >= 3) mix<3>(shares, stride, values, dim, n, y + g * dim), g += 3;
+        else if (left == 2) mix<2>(shares, stride, values, dim, n, y + g * dim), g += 2;
+        else mix<1>(shares, stride, values, dim, n, y + g * dim), g += 1;
+    }
+}
+
+static void attention(const Model& m, const Pass& pass, const float* qkv, const float* keys, const float* values, float* y) {
+    int64_t dim = m.head_dim, kv = m.kv_heads, group = m.heads / kv, all = m.heads + 2 * kv;
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < pass.tokens * kv; item++) {
+        int64_t t = item / kv, h = item % kv, place = pass.row[t] * pass.of_row + h * pass.of_head;
+        const float* q = qkv + (t * all + h * group) * dim;
+        attend(q, keys + place, values + place, group, dim, pass.position[t] + 1, y + (t * m.heads + h * group) * dim);
+    }
+}
+
+// gate_up [tokens, 2 * size] becomes silu(gate) * up [tokens, size].
+static void activate(const float* gate_up, float* y, int64_t tokens, int64_t size) {
+#pragma omp for
+    for (int64_t t = 0; t < tokens; t++) {
+        const float *gate = gate_up + 2 * t * size, *up = gate + size;
+        int64_t i = 0;
+        for (; i + LANES <= size; i += LANES) {
+            Vec g = load(gate + i), down = -g;
+            down = down > 88.0f ? Vec{} + 88.0f : down;
+            store(y + t * size + i, g / (exponential(down) + 1.0f) * load(up + i));
+        }
+        for (; i < size; i++) y[t * size + i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+    }
+}
+
+template <class W>
+static void pack(const Linear& of, const void* weight) {
+    typedef typename W::Number Number;
+    const Number* from = (const Number*)weight;
+#pragma omp parallel for
+    for (int64_t o = 0; o < of.out; o++) {
+        Number* to = (Number*)of.weight + o / PANEL * of.in * PANEL;
+        for (int64_t k = 0; k < of.in; k++) to[W::place(k, o % PANEL)] = from[o * of.in + k];
+    }
+}
+
+template <class W>
+static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
+    constexpr int GROUP = W::GROUP ? W::GROUP : 1;
+    int64_t groups = (of.in + GROUP - 1) / GROUP;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t panel = rows[i] / PANEL, o = rows[i] % PANEL;
+        const auto* from = (const typename W::Number*)of.weight + panel * of.in * PANEL;
+        for (int64_t k = 0; k < of.in; k++) {
+            float scale = W::GROUP ? of.scale[(panel * groups + k / GROUP) * PANEL + o] : 1.0f;
+            y[i * of.in + k] = W::value(from[W::place(k, o)]) * scale;
+        }
+    }
+}
+
+extern "C" {
+
+int64_t kernos_panel() { return PANEL; }
+
+int64_t kernos_group() { return Int8s::GROUP; }
+
+
+// Bring the numbers of a weight [out, in] into panels.
+void kernos_pack(const Linear* of, const void* weight) {
+    if (of->kind == FLOAT) pack<Floats>(*of, weight);
+    if (of->kind == BFLOAT) pack<Bfloats>(*of, weight);
+    if (of->kind == INT8) pack<Int8s>(*of, weight);
+}
+
+// Rows of a packed weight as floats [count, in]: looking up the embeddings that a head is tied to.
+void kernos_rows(const Linear* of, const int64_t* rows, int64_t count, float* y) {
+    if (of->kind == FLOAT) ::rows<Floats>(*of, rows, count, y);
+    if (of->kind == BFLOAT) ::rows<Bfloats>(*of, rows, count, y);
+    if (of->kind == INT8) ::rows<Int8s>(*of, rows, count, y);
+}
+
+void kernos_linear(const Linear* of, const float* x, float* y, int64_t tokens, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    linear(*of, x, y, tokens, false);
+}
+
+// Logits y [tokens, vocabulary] of x [tokens, dim], which is overwritten.
+void kernos_logits(const Model* m, float* x, float* y, int64_t tokens, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        norms(x, m->norm, x, tokens, m->head.in, m->eps);
+        linear(m->head, x, y, tokens, false);
+    }
+}
+
+// Layers `first` to before `last` of a pass.
+void kernos_layers(const Model* model, const Pass* given, int64_t first, int64_t last) {
+    const Model& m = *model;
+    const Pass& pass = *given;
+#pragma omp parallel num_threads(pass.threads)
+    for (int64_t index = first; index < last; index++) {
+        const Layer& layer = m.layers[index];
+        int64_t n = pass.tokens, dim = layer.qkv.in;
+        float *h = pass.scratch, *qkv = h + n * dim, *attended = qkv + n * layer.qkv.out;
+        float *gate_up = attended + n * layer.out.in, *active = gate_up + n * layer.gate_up.out;
+        float *keys = pass.keys + index * pass.of_layer, *values = pass.values + index * pass.of_layer;
+        norms(pass.x, layer.norm_in, h, n, dim, m.eps);
+        linear(layer.qkv, h, qkv, n, false);
+        heads(m, layer, pass, qkv, keys, values);
+        attention(m, pass, qkv, keys, values, attended);
+        linear(layer.out, attended, pass.x, n, true);
+        norms(pass.x, layer.norm_mid, h, n, dim, m.eps);
+        linear(layer.gate_up, h, gate_up, n, false);
+        activate(gate_up, active, n, layer.down.in);
+        linear(layer.down, active, pass.x, n, true);
+    }
+}
+
+}  // extern "C"
