@@ -80,8 +80,8 @@ def number_of(connection: Connection, payers: Payers) -> int:
 
 def number_of_principal(connection: Connection, name: str) -> int:
     """The number of a principal; given when it is first asked for."""
-    connection.execute("INSERT OR IGNORE INTO principals (name) VALUES (?)", (name,))
-    return int(connection.execute("SELECT id FROM principals WHERE name = ?", (name,)).fetchone()[0])
+    found = connection.execute("SELECT id FROM principals WHERE name = ?", (name,)).fetchone()
+    return int((found or connection.execute("INSERT INTO principals (name) VALUES (?) RETURNING id", (name,)).fetchone())[0])
 
 
 def decoded(names: str) -> Payers:
