@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,14 +14,13 @@ from .peers.process import folder_of
 @contextmanager
 def eager(model: str, config: str) -> Iterator[RunningKernel]:
     """One that has no compiled passes and finds no compiler to build them."""
-    path = os.environ["PATH"]
-    with store(folder_of(model)) as models:
-        os.environ["PATH"] = str(models)
+    with store(folder_of(model)) as models, ExitStack() as stack:
+        path, os.environ["PATH"] = os.environ["PATH"], str(models)
         try:
-            with booted(config=config, models=models) as kernel:
-                yield kernel
+            kernel = stack.enter_context(booted(config=config, models=models))
         finally:
             os.environ["PATH"] = path
+        yield kernel
 
 
 @contextmanager
