@@ -26,10 +26,10 @@ def best(folder: Path, computation: Computation) -> torch.Tensor:
     kv = KVRows(shape.layers, shape.kv_heads, shape.head_dim, like=computation.like)
     with torch.inference_mode():
         kv.open(0, len(tokens))
-        ends = list(range(_UNCOUNTED, len(tokens)))
+        ends = list(range(min(_UNCOUNTED, len(tokens)), len(tokens)))
         return computation.logits(kv, Pass(tokens, [0], [len(tokens)], ends, lambda: False)).argmax(-1)
 
 
 def agreement(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Share of equal tokens."""
-    return float((one == other).float().mean())
+    """Share of equal tokens; 1 when there are none, as of a vocabulary that knows nothing of the text."""
+    return float((one == other).float().mean()) if len(one) else 1.0
