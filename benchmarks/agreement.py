@@ -1,23 +1,19 @@
 """Whether the engine says what the model says: its greedy tokens beside those of transformers in float32.
 
-`exact` is the share of answers in float32 that are those of transformers' `generate`, on the fast and on the generic path, several turns
-at once; an answer is compared up to the first place where the two best candidates are so close that rounding decides. `top1` is the
-share of places where the default arithmetic chose what float32 would have chosen after the same text.
+`exact` is the share of answers in float32 that are those of transformers' `generate`, on the fast path (compiled and not) and the generic
+one, several turns at once; an answer is compared up to the first place where the two best candidates are so close that rounding decides.
+`top1` is the share of places where the default arithmetic chose what float32 would have chosen after the same text; `top1_int8`, weights of
+8 bits.
 """
 
 import asyncio
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final, get_args
+from typing import Final
 
-from kernos.kernel.devices.messages import Arithmetic
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Generate
 
 from .kernel import RunningKernel, booted
+from .paths import eager, generic
 from .peers.process import PATIENT, Peer, folder_of, peer
 from .questions import Question, Questions
 
@@ -37,32 +33,26 @@ ASKED: Final = (
 PROMPT, NEW = 200, 64
 QUICK_ASKED, QUICK_NEW = 2, 24
 THREADS: Final = 2
-INT8: Final = "int8" in get_args(Arithmetic)
-"""Whether the engine has it."""
 
 
 async def measure(quick: bool) -> dict[str, float | None]:
     """All paths and arithmetics, one kernel after the other."""
     asked, new = (ASKED[:QUICK_ASKED], QUICK_NEW) if quick else (ASKED, NEW)
     with booted(config=_config("auto")) as kernel:
-        model, dtype = kernel.load_decoder()
-        maker = Questions(model)
+        model = kernel.load_decoder()
+        maker = Questions(model.name)
         questions = [maker.ask(f"{number}", PROMPT, question) for number, question in enumerate(asked)]
-        usual = fast = await _answers(kernel, model, questions, new)
-    if dtype != "float32":
-        with booted(config=_config("float32")) as kernel:
-            fast = await _answers(kernel, model, questions, new)
-    with generic_store(folder_of(model)) as models, booted(config=_config("float32"), models=models) as kernel:
-        generic = await _answers(kernel, model, questions, new)
-    rounded = None
-    if INT8:
-        with booted(config=_config("int8")) as kernel:
-            rounded = await _answers(kernel, model, questions, new)
-    async with peer("hf", str(folder_of(model)), "float32", str(THREADS), **PATIENT) as judge:
+        usual = await _answers(kernel, model.name, questions, new)
+    exact = [usual] if model.dtype == "float32" else []
+    for kind in (eager, generic):
+        with kind(model.name, _config("float32")) as kernel:
+            exact.append(await _answers(kernel, model.name, questions, new))
+    with booted(config=_config("int8")) as kernel:
+        rounded = await _answers(kernel, model.name, questions, new)
+    async with peer("hf", str(folder_of(model.name)), "float32", str(THREADS), **PATIENT) as judge:
         theirs = [await _reference(judge, question, new) for question in questions]
-        same = [equal(tokens, *reference) for found in (fast, generic) for tokens, reference in zip(found, theirs, strict=True)]
-        top1 = await _top1(judge, questions, usual)
-        top1_int8 = await _top1(judge, questions, rounded) if rounded else None
+        same = [equal(tokens, *reference) for found in exact for tokens, reference in zip(found, theirs, strict=True)]
+        top1, top1_int8 = [await _top1(judge, questions, found) for found in (usual, rounded)]
     return {"exact": sum(same) / len(same), "top1": top1, "top1_int8": top1_int8}
 
 
@@ -100,21 +90,3 @@ def agreement(answers: list[list[int]], best: list[list[int]]) -> float:
     """The share of tokens that are the best."""
     places = [token == other for answer, row in zip(answers, best, strict=True) for token, other in zip(answer, row, strict=True)]
     return sum(places) / len(places)
-
-
-@contextmanager
-def generic_store(folder: Path) -> Iterator[Path]:
-    """A model store with the same model, described so that the kernel does not know its shape and leaves it to transformers.
-
-    `swish` is what transformers also calls `silu`.
-    """
-    with TemporaryDirectory(prefix="kernos-") as store:
-        copy = Path(store) / folder.name
-        copy.mkdir()
-        for file in folder.iterdir():
-            (copy / file.name).symlink_to(file)
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        assert config["hidden_act"] == "silu", "this model is not of the shape that has a fast path"
-        (copy / "config.json").unlink()
-        (copy / "config.json").write_text(json.dumps(config | {"hidden_act": "swish"}), encoding="utf-8")
-        yield Path(store)

@@ -2,23 +2,28 @@
 
 Parts: `--agreement` (`agreement.py`: whether it says what the model says), `--speed` (`throughput.py`: tokens per second in batches of 1, 8
 and 32) and `--arrivals` (`arrivals.py`: how soon an urgent question is served beside batch work). Figures named after a peer are ours over
-theirs; `limit_share_1` is the share of the bandwidth limit at batch 1: the tokens per second that memory would allow if all it did
-were to read the weights, as they are shipped, once for each, measured by adding up an array that no cache holds. Figures of a peer that
-cannot take part are null, and `peers` says why: `make bench-peers` installs vLLM and llama.cpp. `--quick` leaves those two out.
+theirs, `hf_1` without compiled passes and `llama_1` with weights of 8 bits. `limit_share_1` is the share of the bandwidth limit at batch 1:
+the tokens per second that memory would allow if all it did were to read the weights, as they are shipped, once for each, measured by adding
+up an array that no cache holds. Figures of a peer that cannot take part are null, and `peers` says why: `make bench-peers` installs vLLM
+and llama.cpp. `--quick` leaves those two out.
 """
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from time import monotonic
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Final
 
 from kernos.kernel.devices.compiler import CompilerError, build, cache_folder
 from kernos.syscalls import AsyncKernel
+from kernos.syscalls.model import Model
 
 from . import agreement, arrivals, latency, report, throughput
-from .kernel import booted, models_folder
+from .kernel import RunningKernel, booted, models_folder
+from .paths import eager
 from .peers.process import ENVIRONMENTS, PATIENT, Peer, PeerError, folder_of, peer
 from .questions import Questions
 from .report import Target, median
@@ -48,8 +53,7 @@ def main() -> None:
     parts = {"agreement": measure_agreement, "speed": measure_speed, "arrivals": measure_arrivals}
     given = report.options(__doc__, list(parts))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # of everybody that is started from here
-    figures: Figures = {"build_s": build_passes()}
-    peers: dict[str, str] = {}
+    figures, peers = build_passes(given.quick)
     for part in given.parts:
         found, said = asyncio.run(parts[part](given.quick))
         figures |= found
@@ -57,14 +61,18 @@ def main() -> None:
     report.publish("engine", given, figures, {name: target for name, target in TARGETS.items() if name in figures}, peers=peers)
 
 
-def build_passes() -> float | None:
-    """Seconds that building compiled passes took, 0 when they were there; null without a compiler: all is measured eager then."""
-    began = monotonic()
+def build_passes(quick: bool) -> tuple[Figures, dict[str, str]]:
+    """Build what the engine runs compiled before anything is measured; in a full run once more, to see how long that takes."""
     try:
         build(cache_folder(models_folder()))
-    except CompilerError:
-        return None
-    return monotonic() - began
+        if quick:
+            return {}, {}
+        with TemporaryDirectory() as folder:
+            began = perf_counter()
+            build(Path(folder))
+            return {"build_s": perf_counter() - began}, {}
+    except CompilerError as error:
+        return {"build_s": None}, {"compiler": str(error)}
 
 
 async def measure_agreement(quick: bool) -> tuple[Figures, dict[str, str]]:
@@ -75,28 +83,30 @@ async def measure_agreement(quick: bool) -> tuple[Figures, dict[str, str]]:
 async def measure_speed(quick: bool) -> tuple[Figures, dict[str, str]]:
     """Tokens per second, beside all peers that are here."""
     size = throughput.QUICK if quick else throughput.FULL
+    settings = f"slots = {max(size.batches)}\n{SETTINGS}"
     async with AsyncExitStack() as stack:
-        model, dtype, ours = await _ours(stack, SETTINGS, size.batches)
-        engines: dict[str, Engine] = {"kernos": ours}
-        if agreement.INT8:
-            engines["int8"] = (await _ours(stack, f'{SETTINGS}dtype = "int8"\n', (1,)))[-1]
-        peers, said = await _started(stack, model, dtype, ("hf",) if quick else ("hf", "vllm", "llama"))
+        usual = stack.enter_context(booted(config=settings))
+        model = usual.load_decoder()
+        engines: dict[str, Engine] = {
+            "kernos": await _engine(stack, usual, size.batches),
+            "eager": await _engine(stack, stack.enter_context(eager(model.name, settings)), (1,)),
+            "int8": await _engine(stack, stack.enter_context(booted(config=f'{settings}dtype = "int8"\n')), (1,)),
+        }
+        peers, said = await _started(stack, model, ("hf",) if quick else ("hf", "vllm", "llama"))
         engines |= {name: PeerEngine(found, size.batches if name == "vllm" else (1,)) for name, found in peers.items()}
-        speeds, gone = await throughput.compare(engines, Questions(model), size)
+        speeds, gone = await throughput.compare(engines, Questions(model.name), size)
         memory = await peers["hf"].ask("memory")
     figures = speed_figures(speeds)
     figures["bandwidth_gb_s"] = memory["bytes_per_s"] / 1e9
     figures["limit_share_1"] = median(speeds["kernos"].decode[1]) * memory["weights"] / memory["bytes_per_s"]
-    return figures, {"kernos": dtype} | said | gone
+    return figures, {"kernos": f"{model.dtype}, {model.mode}"} | said | gone
 
 
-async def _ours(stack: AsyncExitStack, settings: str, batches: Sequence[int]) -> tuple[str, str, OurEngine]:
-    """A kernel with these settings, for as long as the stack stands: its decoder, the arithmetic of that, and its engine."""
-    kernel = stack.enter_context(booted(config=f"slots = {max(batches)}\n{settings}"))
-    model, dtype = kernel.load_decoder()
+async def _engine(stack: AsyncExitStack, kernel: RunningKernel, batches: Sequence[int]) -> OurEngine:
+    """The engine of a kernel, for as long as the stack stands."""
+    model = kernel.load_decoder().name
     connection = await stack.enter_async_context(AsyncKernel(kernel.key, where=kernel.where))
-    agents = [await connection.spawn("row") for _ in range(max(batches))]
-    return model, dtype, OurEngine(agents, model, batches)
+    return OurEngine([await connection.spawn("row") for _ in range(max(batches))], model, batches)
 
 
 async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
@@ -104,12 +114,12 @@ async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
     if quick:
         return {"vllm_ttft": None}, {}
     with booted(config=SETTINGS) as kernel:
-        model, dtype = kernel.load_decoder()
+        model = kernel.load_decoder()
     theirs = None
     async with AsyncExitStack() as stack:
-        peers, said = await _started(stack, model, dtype, ("vllm",), latency.SLOTS)
+        peers, said = await _started(stack, model, ("vllm",), latency.SLOTS)
         try:
-            theirs = await arrivals.theirs(peers["vllm"], Questions(model)) if peers else None
+            theirs = await arrivals.theirs(peers["vllm"], Questions(model.name)) if peers else None
         except* PeerError as errors:
             said["vllm"] = str(errors.exceptions[0])
     return arrivals.figures(await arrivals.ours(SETTINGS), theirs), said
@@ -118,12 +128,12 @@ async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:
 def speed_figures(speeds: Mapping[str, Speed]) -> Figures:
     """Of the kernel, of the peers, and the ratios of both."""
     ours = speeds["kernos"]
-    int8, hf, vllm, llama = (speeds.get(name, Speed()) for name in ("int8", "hf", "vllm", "llama"))
+    plain, int8, hf, vllm, llama = (speeds.get(name, Speed()) for name in ("eager", "int8", "hf", "vllm", "llama"))
     figures: Figures = {f"tok_s_{rows}": _middle(ours.decode, rows) for rows in throughput.FULL.batches}
     figures |= {"prefill_tok_s": _middle(ours.prefill, PREFILL_BATCH), "int8_tok_s_1": _middle(int8.decode, 1)}
     figures |= {f"vllm_{rows}": ratio(ours.decode, vllm.decode, rows) for rows in throughput.FULL.batches}
     figures |= {"vllm_prefill": ratio(ours.prefill, vllm.prefill, PREFILL_BATCH), "llama_1": ratio(int8.decode, llama.decode, 1)}
-    figures["hf_1"] = ratio(ours.decode, hf.decode, 1)
+    figures |= {"hf_1": ratio(plain.decode, hf.decode, 1), "eager_tok_s_1": _middle(plain.decode, 1)}
     figures |= {f"vllm_tok_s_{rows}": _middle(vllm.decode, rows) for rows in throughput.FULL.batches}
     figures |= {"vllm_prefill_tok_s": _middle(vllm.prefill, PREFILL_BATCH)}
     return figures | {"llama_tok_s_1": _middle(llama.decode, 1), "hf_tok_s_1": _middle(hf.decode, 1)}
@@ -133,14 +143,12 @@ def _middle(rates: Mapping[int, list[float]], rows: int) -> float | None:
     return median(rates[rows]) if rows in rates else None
 
 
-async def _started(
-    stack: AsyncExitStack, model: str, dtype: str, names: Sequence[str], slots: int = SLOTS
-) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers that start, and what is to be said of each."""
-    folder = str(folder_of(model))
+async def _started(stack: AsyncExitStack, model: Model, names: Sequence[str], slots: int = SLOTS) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers that start, in the arithmetic that the kernel runs the model in, and what is to be said of each."""
+    folder = str(folder_of(model.name))
     starts = {
-        "hf": lambda: peer("hf", folder, dtype, str(THREADS), **PATIENT),
-        "vllm": lambda: peer("vllm", folder, dtype, str(slots), **_vllm_environment()),
+        "hf": lambda: peer("hf", folder, model.dtype, str(THREADS), **PATIENT),
+        "vllm": lambda: peer("vllm", folder, model.dtype, str(slots), **_vllm_environment()),
         "llama": lambda: peer("llama", str(THREADS)),
     }
     found: dict[str, Peer] = {}

@@ -18,7 +18,7 @@ from typing import Final
 from kernos.syscalls import Kernel, Key, Places, places
 from kernos.syscalls.errors import UnreachableError
 from kernos.syscalls.keys import make_key, own_key
-from kernos.syscalls.model import ListModels, LoadModel
+from kernos.syscalls.model import ListModels, LoadModel, Model
 from kernos.syscalls.places import read_connection
 from kernos.syscalls.policy import Enroll
 from kernos.syscalls.system import Ping
@@ -67,11 +67,10 @@ class RunningKernel:
         stats = [Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split() for pid in (self.os_pid, *children)]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
-    def load_decoder(self) -> tuple[str, str]:
-        """Load the decoder alone; its name and the arithmetic that it runs in."""
+    def load_decoder(self) -> Model:
+        """Load the decoder alone; what became of it."""
         with self.connect() as kernel:
-            model = kernel.call(ListModels()).decoder
-            return model, kernel.call(LoadModel(model=model), timeout=120).dtype
+            return kernel.call(LoadModel(model=kernel.call(ListModels()).decoder), timeout=120)
 
     def load_models(self) -> str:
         """Load every model there is, so that loading disturbs no measurement; the name of the decoder."""

@@ -44,7 +44,7 @@ class Judge:
         used = {id(weight): weight.numel() for weight in self._model.parameters()}
         if self._model.get_output_embeddings().weight is not self._model.get_input_embeddings().weight:
             del used[id(self._model.get_input_embeddings().weight)]
-        shipped = AutoConfig.from_pretrained(self._folder, local_files_only=True).dtype
+        shipped: torch.dtype = vars(AutoConfig.from_pretrained(self._folder, local_files_only=True))["dtype"]
         return {"bytes_per_s": bandwidth(), "weights": sum(used.values()) * shipped.itemsize}
 
     @cached_property

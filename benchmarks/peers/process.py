@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ..kernel import ROOT, models_folder
 
-START_S: Final = 600.0
+START_S: Final = 1_200.0
 """vLLM compiles its steps when it starts for the first time."""
 STOP_S: Final = 20.0
 

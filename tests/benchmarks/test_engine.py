@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import arrivals, report
-from benchmarks.agreement import CLOSE, agreement, equal, generic_store
+from benchmarks.agreement import CLOSE, agreement, equal
 from benchmarks.engine import speed_figures
+from benchmarks.paths import store
 from benchmarks.peers.process import PeerError
 from benchmarks.questions import Question, Questions
 from benchmarks.report import Options, Target
@@ -37,16 +38,16 @@ def test_agreement_is_a_share_of_places() -> None:
     assert agreement([[1, 2], [3, 4]], [[1, 2], [3, 5]]) == 0.75
 
 
-def test_the_generic_store_holds_the_same_model_in_a_shape_that_the_kernel_does_not_know(models: Path) -> None:
+def test_a_store_holds_the_same_model_in_a_shape_that_the_kernel_does_not_know(models: Path) -> None:
     folder = models / "smollm2-135m"
-    with generic_store(folder) as store:
-        copy = store / folder.name
+    with store(folder, hidden_act="swish") as found:
+        copy = found / folder.name
         told, original = (json.loads((each / "config.json").read_text()) for each in (copy, folder))
         assert supports(original)
         assert not supports(told)
         assert told | {"hidden_act": "silu"} == original
         assert (copy / "model.safetensors").samefile(folder / "model.safetensors")
-    assert not store.exists()
+    assert not found.exists()
 
 
 # --- questions --------------------------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def test_what_was_not_measured_is_null() -> None:
     for rows in (1, 8, 32):
         ours.add(rows, SIZE, 1.0, 2.0)
     theirs.add(1, SIZE, 1.0, 3.0)
-    figures = speed_figures({"kernos": ours, "hf": theirs})
+    figures = speed_figures({"kernos": ours, "eager": ours, "hf": theirs})
     assert figures["hf_1"] == 2.0
     assert figures["tok_s_32"] == 320.0
     assert figures["prefill_tok_s"] == 800.0
