@@ -27,8 +27,8 @@ help: ## list these targets
 demo: $(READY) $(MODELS) ## boot a kernel, serve customers, break things, stop: every step checked
 	$(BIN)/kernos demo
 
-test: $(READY) $(MODELS) ## run the tests (minutes), in two processes: one for all that needs the machine, one for the rest
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+test: $(READY) $(MODELS) ## run the tests (minutes), in two processes, each file in one
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(READY) ## lint, format, types, generated documents
 	$(BIN)/ruff check

@@ -8,16 +8,6 @@ import pytest
 from benchmarks.kernel import RunningKernel, booted, models_folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes: a file stays in one, and so do all that load a model or boot a kernel, as two would starve
-    each other.
-    """
-    for item in items:
-        machine = "models" in getattr(item, "fixturenames", ()) or "integration" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("machine" if machine else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The model store with the two embedded models."""
