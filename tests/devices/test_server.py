@@ -122,7 +122,7 @@ def test_a_whole_life(wire: Wire, server: "subprocess.Popen[bytes]", small_model
     first, finish = wire.tokens(1)
     assert (len(first), finish) == (10, "length")
 
-    wire.send(b"\xff nonsense", b"", Begin(2, "it", [5, 6, 7], 10, 100, plain), Begin(3, "none", [5], 10, 100, plain))
+    wire.send(b"\xff nonsense", b"", Begin(3, "none", [5], 10, 100, plain), Begin(2, "it", [5, 6, 7], 10, 100, plain))
     failures = [wire.receive() for _ in range(3)]
     assert all(isinstance(failure, Failed) for failure in failures)
     assert [getattr(failure, "seq", None) for failure in failures] == [None, None, 3]

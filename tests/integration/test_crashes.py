@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ def test_a_device_server_that_keeps_dying_is_given_up_and_can_be_revived(own_ker
         agent = kernel.spawn("unlucky")
         stream = agent.stream(STORY)
         while (now := device(kernel)).state != "failed":
-            os.kill(now.os_pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # reaped, and the kernel has not told yet
+                os.kill(now.os_pid, signal.SIGKILL)
             wait_for_end(now.os_pid)
         with pytest.raises(ModelUnavailableError, match="died 4 times"):
             _ = stream.result
