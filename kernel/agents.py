@@ -84,6 +84,14 @@ class Agents:
         self._next = float("-inf")
         """When the next writing may be."""
 
+    def rank(self, agent: Process) -> int:
+        """How urgent is what an agent asks for now: its class, or `batch` while one of its payers uses tokens faster than its rate.
+
+        Whoever keeps to his rate goes first then, whatever his class, so that a flood moves nobody but the app it comes from.
+        """
+        ahead = self.system.quotas.ahead(agent.payers, self.system.host.now)
+        return scheduler.RANK["batch" if ahead else agent.priority]
+
     # --- taking over --------------------------------------------------------------------------------------------------------------
 
     def load(self, connection: Connection) -> None:

@@ -1,5 +1,8 @@
 """Batches of texts on their way to an encoder, a piece at a time: who is next is for `core/pieces.py` to say.
 
+Where a decoder shares the device, the two servers alternate (`devices/turnstile.py`), a piece and a step, as long as the texts are as
+urgent as what is decoded. Less urgent ones get a share of the device (`core/shares.py`), and wait here for it.
+
 A batch is a call's, charged to its payers, or the kernel's own, which nobody pays for. A piece that is with a device when it dies is sent
 again to its successor.
 """
@@ -14,8 +17,10 @@ from kernos.syscalls.model import Embed, Embeddings
 from .core.pieces import Job, Pieces
 from .core.processes import Process
 from .core.scheduler import RANK
+from .core.shares import Share
 from .devices import messages
-from .limits import RESUMES
+from .host import Timer
+from .limits import BESIDE_SAVED_S, BESIDE_SHARE, RESUMES
 from .models import Entry
 from .tickets import Ticket
 
@@ -46,6 +51,8 @@ class Piece:
     numbers: list[int]
     """Of the texts in the batch."""
     command: messages.Embed
+    beside: bool
+    """More urgent turns are decoded beside it."""
     tries: int = 0
 
 
@@ -66,6 +73,10 @@ class Embeds:
         self._lines: dict[str, Line] = {}
         self._last_batch = 0
         self._last_piece = 0
+        self._one_device = system.config.one_device
+        self._share = Share(BESIDE_SHARE, BESIDE_SAVED_S, system.host.now)
+        self._timer: Timer | None = None
+        """While pieces wait for their share: when it is there."""
 
     def start(self, ticket: Ticket, call: Embed, entry: Entry) -> None:
         """Tokenize on a thread, then let it wait for its turn."""
@@ -91,7 +102,8 @@ class Embeds:
             if isinstance(inputs, Exception):
                 then(_refused(entry, inputs))
             else:
-                self._begin(entry, inputs, then, agent)
+                pid, rank = (0, RANK["normal"]) if agent is None else (agent.pid, self.system.agents.rank(agent))
+                self._begin(entry, inputs, then, pid, rank)
 
         self._tokenize(texts, entry, tokenized)
 
@@ -103,6 +115,7 @@ class Embeds:
     def _charged(self, ticket: Ticket, entry: Entry, inputs: list[list[int]]) -> None:
         tokens = sum(map(len, inputs))
         entry = self.system.registry.need(entry.name, "encoder")  # it may have failed meanwhile
+        rank = self.system.agents.rank(ticket.agent)  # as it is without this call
         self.system.quotas.spend(ticket.payers, tokens, self.system.host.now)
         ticket.agent.prompt_tokens += tokens
 
@@ -113,13 +126,12 @@ class Embeds:
             else:
                 ticket.reply(outcome)
 
-        batch = self._begin(entry, inputs, done, ticket.agent)
+        batch = self._begin(entry, inputs, done, ticket.agent.pid, rank)
         ticket.on_end = lambda: self._forget(batch)
 
-    def _begin(self, entry: Entry, inputs: list[list[int]], then: Callable[[Outcome], object], agent: Process | None) -> Batch:
+    def _begin(self, entry: Entry, inputs: list[list[int]], then: Callable[[Outcome], object], pid: int, rank: int) -> Batch:
         self._last_batch += 1
         batch = self.batches[self._last_batch] = Batch(self._last_batch, entry.name, inputs, then, {})
-        pid, rank = (0, RANK["normal"]) if agent is None else (agent.pid, RANK[agent.priority])
         job = Job(batch.id, pid, rank, self.system.scheduler.weight(pid), [len(tokens) for tokens in inputs])
         self._line(entry.name).waiting.add(job, self.system.host.now)
         self._go_on(entry.name)
@@ -128,19 +140,43 @@ class Embeds:
     def _line(self, model: str) -> Line:
         return self._lines.setdefault(model, Line(Pieces()))
 
+    def go_on(self) -> None:
+        """The device may be free for pieces that wait for their share of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            for model in self._lines:
+                self._go_on(model)
+
     def _go_on(self, model: str) -> None:
-        """Send the next piece, unless the encoder is at one or not ready."""
+        """Send the next piece, unless the encoder is at one or not ready, or the device is for others to use."""
         line = self._line(model)
         entry = self.system.registry.entries.get(model)
-        if line.piece is None and entry is not None and entry.state == "ready":
-            taken = line.waiting.take(self.system.host.now)
-            if taken is not None:
-                batch, numbers = taken
-                self._last_piece += 1
-                inputs = self.batches[batch].inputs
-                command = messages.Embed(self._last_piece, model, [inputs[number] for number in numbers])
-                line.piece = Piece(self._last_piece, batch, numbers, command)
-                self._send(line.piece)
+        if line.piece is not None or entry is None or entry.state != "ready":
+            return
+        beside = self._is_beside(line)
+        if beside and self._must_wait():
+            return
+        taken = line.waiting.take(self.system.host.now)
+        if taken is not None:
+            batch, numbers = taken
+            self._last_piece += 1
+            inputs = self.batches[batch].inputs
+            command = messages.Embed(self._last_piece, model, [inputs[number] for number in numbers])
+            line.piece = Piece(self._last_piece, batch, numbers, command, beside)
+            self._send(line.piece)
+
+    def _is_beside(self, line: Line) -> bool:
+        """Whether turns that are more urgent than the next piece are decoded on its device."""
+        waiting, decoded = line.waiting.urgency, self.system.scheduler.urgency
+        return self._one_device and waiting is not None and decoded is not None and decoded < waiting
+
+    def _must_wait(self) -> bool:
+        """Whether the share is used up; then its time is waited for."""
+        wait = self._share.wait(self.system.host.now)
+        if wait and self._timer is None:
+            self._timer = self.system.host.at(self.system.host.now + wait, self.go_on)
+        return wait > 0
 
     def _send(self, piece: Piece) -> None:
         piece.tries += 1
@@ -164,6 +200,7 @@ class Embeds:
         if line is None or piece is None:
             return
         line.waiting.learn([len(tokens) for tokens in piece.command.inputs], report.seconds)
+        self._share.take(report.seconds, self.system.host.now, free=not piece.beside)
         self._go_on(piece.command.model)
         batch = self.batches.get(piece.batch)
         if batch is not None:

@@ -75,6 +75,7 @@ class Fleet:
         match report:
             case Stepped():
                 system.turns.stepped(report)
+                system.embeds.go_on()
             case Saved():
                 system.paging.saved(report.seq, report.held)
             case Copied():

@@ -11,7 +11,6 @@ import msgspec
 
 from kernos.syscalls.keys import make_key
 
-from .config import Config
 from .devices.compiler import cache_folder
 from .devices.server import Boot
 from .security.liveness import start_time
@@ -31,14 +30,14 @@ def launch_device(system: "System", server: str, endpoint: str, kernel_public: s
     """Start a device server with a key of its own, which lasts as long as it does."""
     key = make_key(f"device:{server}")
     boot = Boot(
-        device=_device(system.config, server),
+        device=system.config.device_of(server),
         endpoint=endpoint,
         kernel_public=kernel_public,
         public=key.public,
         secret=key.secret,
         threads=system.config.threads or len(os.sched_getaffinity(0)),
         nice=system.config.nice,
-        turnstile=str(_folder(system.where.state)) if _shared(system.config) else "",
+        turnstile=str(_folder(system.where.state)) if system.config.one_device else "",
         compiled=str(cache_folder(system.where.models)) if server == "decoder" else "",
         parent=os.getpid(),
     )
@@ -76,16 +75,3 @@ def _folder(state: Path) -> Path:
     folder = state / "devices"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
-
-
-def _device(config: Config, server: str) -> str:
-    if server == "encoder":
-        return config.encoder_device
-    if config.device == "auto":
-        return "cuda:0" if Path("/dev/nvidia0").exists() else "cpu:0"
-    return config.device
-
-
-def _shared(config: Config) -> bool:
-    """Whether decoders and encoders run on one device."""
-    return _device(config, "decoder") == _device(config, "encoder")

@@ -119,6 +119,18 @@ PREFILL_WEIGHT: Final = 0.2
 STARVE_S: Final = 30.0
 """A class that waits so long while more urgent ones run gets one slot: late is better than never, and the others barely notice."""
 
+LATELY_S: Final = 10.0
+"""Over how long it is looked whether a principal uses tokens faster than its rate. A flood shows in 2 to 7 s, later if it were longer; an
+app that uses four fifths of its rate by 2 calls a second is taken for one in a twentieth of the time, more often if it were shorter."""
+
+BESIDE_SHARE: Final = 0.25
+"""Share of a device that encoders get beside decoders of more urgent classes. With a third answers would notice a flood of texts (in a
+simulation, p99 time to first token 1.7 instead of 1.2 times as long); with less, texts would wait for seconds on a busy device."""
+
+BESIDE_SAVED_S: Final = 0.4
+"""Seconds of it that can be saved up, or owed for what was taken of an idle device: a few calls of eight sentences, which then do not wait
+though answers are under way; and who had an idle device for long waits for 1.6 s at the most."""
+
 PIECE_S: Final = 0.03
 """Seconds of an encoder's piece, in which nobody else computes on its device: about a step of a decoder. Shorter ones would cost more than
 a tenth in calls and kernel time; longer ones would be noticed by those who wait for a first token."""

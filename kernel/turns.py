@@ -16,7 +16,7 @@ from .core import scheduler
 from .core.pages import Page, Table
 from .core.prefixes import Chain, PageHash
 from .core.quotas import Bill
-from .core.scheduler import RANK, Action
+from .core.scheduler import Action
 from .devices import messages
 from .devices.messages import PAGE, Output, Sampling
 from .limits import INLINE_TEXT, QUEUED_TURNS, RESUMES
@@ -43,6 +43,8 @@ class Answer:
     text: TextStream
     stop: StopText
     bill: Bill
+    rank: int
+    """Of its class, as when it was asked for."""
     tokens: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     unsent: int = 0
@@ -112,7 +114,7 @@ class Answer:
             pages=[page.slot for page in self.table.pages[: -(-self.cached // PAGE)]],
             cached=self.cached,
             keep=keep,
-            rank=RANK[self.ticket.agent.priority],
+            rank=self.rank,
         )
 
 
@@ -167,8 +169,9 @@ class Turns:
         limit = min(call.max_tokens, window - len(prompt))
         stop = StopText(call.stop)
         pages = -(-(len(prompt) + limit) // PAGE)
+        rank = self.system.agents.rank(ticket.agent)  # as it is without this turn
         bill = self.system.quotas.begin(ticket.payers, len(prompt), pages, self.system.host.now)
-        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill)
+        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill, rank)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         ticket.agent.prompt_tokens += len(prompt)
@@ -181,9 +184,8 @@ class Turns:
         if answer.id in self.answers:
             agent, deadline = answer.ticket.agent, answer.ticket.deadline
             until = float("inf") if deadline is None else deadline
-            prompt, rank = len(answer.prompt), RANK[agent.priority]
             self.system.paging.arrived(answer)
-            turn = scheduler.Turn(answer.id, agent.pid, answer.model.name, rank, answer.max_tokens, prompt, until)
+            turn = scheduler.Turn(answer.id, agent.pid, answer.model.name, answer.rank, answer.max_tokens, len(answer.prompt), until)
             self._handle(scheduler.Submitted(turn))
 
     # --- the scheduler's actions --------------------------------------------------------------------------------------------------

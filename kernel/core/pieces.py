@@ -48,6 +48,11 @@ class Pieces:
         self._token_s = 0.0
         """Seconds of a token; 0: not known."""
 
+    @property
+    def urgency(self) -> int | None:
+        """The most urgent class that waits; None: nothing does."""
+        return min((job.rank for job in self.jobs.values()), default=None)
+
     def add(self, job: Job, now: float) -> None:
         """Let a batch wait."""
         if all(other.rank != job.rank for other in self.jobs.values()):

@@ -6,16 +6,18 @@ and may leave the bucket in debt, and the next turn waits until that is paid.
 
 An agent is charged to all its payers, its app and its user. Either every book takes a charge or none does.
 
-Books are kept in whole numbers (tokens times `_TOKEN`, microseconds), so that no charge is lost by rounding.
+Books are kept in whole numbers (tokens times `_TOKEN`, microseconds), so that no charge is lost by rounding. How fast tokens were used
+lately is an estimate beside them: a minute's worth can be used at once, but not at the expense of those who keep to their rate.
 """
 
 from collections.abc import Callable, Mapping
+from math import exp
 from typing import Final, get_args
 
 from kernos.syscalls.errors import LimitError
 from kernos.syscalls.process import LimitName, Meter
 
-from ..limits import IDLE_BOOKS, QUOTA_RETRY_S
+from ..limits import IDLE_BOOKS, LATELY_S, QUOTA_RETRY_S
 
 Limits = Mapping[LimitName, int]
 """Every limit of a principal."""
@@ -74,13 +76,35 @@ class Bucket:
         return self.level == self.rate * _TOKEN
 
 
+class Lately:
+    """How fast tokens were used in about the last `LATELY_S`: a mean in which what is older counts exponentially less."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self, now: float) -> None:
+        self._tokens, self._at = 0.0, now
+
+    def add(self, tokens: int, now: float) -> None:
+        """Tokens were used, or (fewer than none) were not used after all."""
+        self._tokens = max(0.0, self._left(now) + tokens)
+        self._at = now
+
+    def per_minute(self, now: float) -> float:
+        """The rate, as limits have it."""
+        return self._left(now) * WINDOW_S / LATELY_S
+
+    def _left(self, now: float) -> float:
+        return self._tokens * exp((self._at - now) / LATELY_S)
+
+
 class Book:
     """What one principal uses."""
 
-    __slots__ = ("bucket", "held")
+    __slots__ = ("bucket", "held", "lately")
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, now: float) -> None:
         self.bucket = bucket
+        self.lately = Lately(now)
         self.held: dict[LimitName, int] = dict.fromkeys(NAMES, 0)
 
 
@@ -186,7 +210,13 @@ class Quotas:
         for payer in payers:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)
+            self.books[payer].lately.add(-tokens, now)
             self.poured.add(payer)
+
+    def ahead(self, payers: Payers, now: float) -> bool:
+        """Whether one of the payers lately used tokens faster than its limit lets them flow; asking makes no book."""
+        books = ((self.books.get(payer), self.limits(payer)["tokens_per_minute"]) for payer in payers)
+        return any(book is not None and book.lately.per_minute(now) > rate for book, rate in books)
 
     def begin(self, payers: Payers, prompt: int, pages: int, now: float) -> Bill:
         """Charge the start of a turn that may fill so many KV pages, or raise `LimitError` and change nothing."""
@@ -229,7 +259,7 @@ class Quotas:
         if book is None:
             if len(self.books) >= self._sweep_at:
                 self._sweep(now)
-            book = self.books[payer] = Book(Bucket(self.limits(payer)["tokens_per_minute"], now))
+            book = self.books[payer] = Book(Bucket(self.limits(payer)["tokens_per_minute"], now), now)
         return book
 
     def _sweep(self, now: float) -> None:

@@ -199,6 +199,11 @@ class Scheduler:
         """Turns in a slot."""
         return len(self.turns) - self.queued
 
+    @property
+    def urgency(self) -> int | None:
+        """The most urgent class that has a slot; None: nobody has."""
+        return min((self.turns[id_].rank for lane in self.lanes.values() for id_ in lane.running), default=None)
+
     def account(self, pid: int) -> Account:
         """The books of an agent."""
         return self.accounts.setdefault(pid, Account())

@@ -10,13 +10,15 @@ from kernos.kernel.devices.messages import Embed as EmbedCommand
 from kernos.kernel.devices.messages import Embedded, Failed, Hello, Load, Loaded, LoadFailed, Optimized, Unload
 from kernos.kernel.devices.modelstore import MANIFEST
 from kernos.kernel.host import Delivery
-from kernos.kernel.limits import RESTART_WINDOW_S, RESTARTS, RESUMES
+from kernos.kernel.limits import BESIDE_SAVED_S, BESIDE_SHARE, RESTART_WINDOW_S, RESTARTS, RESUMES
 from kernos.syscalls.errors import ConflictError, DeviceError, ModelUnavailableError, NotFoundError
 from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels, LoadModel, Message, UnloadModel
+from kernos.syscalls.process import Priority
 from kernos.syscalls.system import Cancel, GetStatus, Ping
 from tests.kernel.fakes import App, World, make_world, tiny_model, tokens_of
 
 ASK = Generate(model="tiny", messages=[Message("user", "hi")])
+TEXT = Embed(model="tiny-encoder", texts=["ab"])
 
 
 @pytest.fixture
@@ -350,6 +352,90 @@ class TestEmbeds:
         give_up(warm, "encoder")
         assert not warm.system.embeds.batches
         warm.connect("app:other").call(Ping())
+
+
+class TestBeside:
+    """Texts of the class `normal` beside turns of the class `interactive`, on one device; a piece takes all that is saved up."""
+
+    @pytest.fixture
+    def agent(self, cold: World) -> App:
+        cold.up()
+        agent = cold.connect("app:shop").spawn()
+        for model in ("tiny", "tiny-encoder"):
+            agent.send(LoadModel(model=model))
+            cold.loaded(model)
+        return agent
+
+    def pieces(self, world: World) -> int:
+        """How many were sent."""
+        world.host.work()
+        return len(world.commands(EmbedCommand))
+
+    def done(self, world: World, seconds: float = BESIDE_SAVED_S + 0.1) -> None:
+        batch = world.commands(EmbedCommand)[-1]
+        world.report("encoder", Embedded(batch.batch, 2, bytes(8 * len(batch.inputs)), seconds))
+
+    def talk(self, world: World) -> int:
+        """Let an answer to a person be decoded; its sequence."""
+        world.connect("app:shop").spawn(priority="interactive").send(ASK)
+        return world.begun().seq
+
+    def test_they_wait_when_their_share_is_used_up_and_no_longer(self, cold: World, agent: App) -> None:
+        seq = self.talk(cold)
+        for _ in range(2):
+            agent.send(TEXT)
+        assert self.pieces(cold) == 1, "there was something saved up"
+        self.done(cold)
+        assert self.pieces(cold) == 1
+        cold.step((seq, tokens_of("a"), ""))
+        cold.host.advance(0.1 / BESIDE_SHARE - 0.01)
+        assert self.pieces(cold) == 1, "the answer goes on"
+        cold.host.advance(0.02)
+        assert self.pieces(cold) == 2, "it is not starved, though no step is made any more"
+
+    def test_they_go_on_when_nobody_more_urgent_is_decoded(self, cold: World, agent: App) -> None:
+        seq = self.talk(cold)
+        for _ in range(2):
+            agent.send(TEXT)
+        cold.host.work()
+        self.done(cold)
+        cold.step((seq, tokens_of("a"), "stop"))
+        assert self.pieces(cold) == 2
+        self.done(cold)
+        agent.send(TEXT)
+        assert self.pieces(cold) == 3, "an idle device is there for whoever wants it"
+
+    def test_a_decoder_that_died_is_not_waited_for(self, cold: World, agent: App) -> None:
+        self.talk(cold)
+        for _ in range(2):
+            agent.send(TEXT)
+        cold.host.work()
+        self.done(cold)
+        cold.died("decoder")
+        cold.host.advance(0.1 / BESIDE_SHARE + 0.01)
+        assert self.pieces(cold) == 2
+
+    @pytest.mark.parametrize(("texts", "turns"), [("interactive", "interactive"), ("normal", "batch"), ("interactive", "normal")])
+    def test_equals_and_the_more_urgent_do_not_wait(self, cold: World, agent: App, texts: Priority, turns: Priority) -> None:
+        cold.connect("app:shop").spawn(priority=turns).send(ASK)
+        reader = cold.connect("app:news").spawn(priority=texts)
+        for number in range(1, 4):
+            reader.send(TEXT)
+            assert self.pieces(cold) == number
+            self.done(cold)
+
+    def test_a_device_of_their_own_is_all_theirs(self, tmp_path: Path, tiny_store: Path) -> None:
+        world = make_world(tmp_path, store=tiny_store, config=Config(device="cuda:0"))
+        world.up()
+        agent = world.connect("app:shop").spawn()
+        for model in ("tiny", "tiny-encoder"):
+            agent.send(LoadModel(model=model))
+            world.loaded(model)
+        self.talk(world)
+        for number in range(1, 4):
+            agent.send(TEXT)
+            assert self.pieces(world) == number
+            self.done(world)
 
 
 def test_slots_shown_are_those_that_can_be_used(cold: World, agent: App) -> None:

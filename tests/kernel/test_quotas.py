@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kernos.kernel.core.scheduler import RANK
 from kernos.kernel.devices.messages import Failed
 from kernos.syscalls.context import AppendContext, DeleteContext, OpenContext, ReadContext
 from kernos.syscalls.errors import DeniedError, LimitError, NotFoundError, NotYoursError
@@ -99,6 +100,24 @@ class TestTurns:
         allow(thinking, ANNA, "tokens_per_minute", 0)
         assert isinstance(anna.refused(texts), LimitError)
         assert not thinking.system.embeds.batches
+
+    @pytest.mark.parametrize("payer", [SHOP, ANNA])
+    def test_whoever_uses_more_than_the_rate_is_served_behind_the_others(self, thinking: World, anna: App, payer: str) -> None:
+        """Half a minute's worth at once is more than flows in 10 s."""
+        allow(thinking, payer, "tokens_per_minute", 2 * PROMPT)
+        assert self.rank(thinking, anna) == RANK["normal"]
+        assert self.rank(thinking, anna) == RANK["batch"], "after one turn"
+        assert self.rank(thinking, thinking.connect("app:other").spawn()) == RANK["normal"]
+        thinking.host.advance(60)
+        assert self.rank(thinking, anna) == RANK["normal"]
+
+    @staticmethod
+    def rank(world: World, agent: App) -> int:
+        """With which a turn begins on the device."""
+        agent.send(ASK)
+        begun = world.begun()
+        world.step((begun.seq, [], "stop"))
+        return begun.rank
 
     def test_agents_are_given_back_when_they_end(self, thinking: World, anna: App) -> None:
         anna.send(Receive(mailbox="queue/empty"))

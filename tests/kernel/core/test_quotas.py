@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kernos.kernel.core import quotas as module
 from kernos.kernel.core.quotas import NAMES, Bill, Limits, Quotas
+from kernos.kernel.limits import LATELY_S
 from kernos.syscalls.errors import LimitError
 from tests.kernel.fakes import examples
 
@@ -141,6 +142,53 @@ class TestTokens:
         bucket.settle(rate, now)
         flown = (int(now * 1e6) - int(NOW * 1e6)) * rate
         assert bucket.level == (rate - 1_000_000 - net) * module._TOKEN + flown
+
+
+class TestAhead:
+    """600 tokens a minute are 10 a second."""
+
+    def test_whoever_keeps_to_the_rate_is_not(self) -> None:
+        quotas = books()
+        for second in range(300):
+            quotas.spend((SHOP,), 9, NOW + second)
+            assert not quotas.ahead((SHOP,), NOW + second)
+
+    def test_a_flood_is_within_seconds_and_no_longer_soon_after(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=6_000))
+        for second in range(300):
+            quotas.spend((SHOP,), 80, NOW + second)
+        began = NOW + 300
+        ahead = [second for second in range(40) if self._after(quotas, 200, began + second)]
+        assert ahead[0] <= 4
+        assert ahead == list(range(ahead[0], 40)), "as long as it lasts"
+        back = [second for second in range(40, 140) if not self._after(quotas, 80, began + second)]
+        assert back[0] <= 40 + 3 * LATELY_S
+        assert back == list(range(back[0], 140))
+
+    @staticmethod
+    def _after(quotas: Quotas, tokens: int, now: float) -> bool:
+        quotas.pour((SHOP,), -tokens, now)
+        return quotas.ahead((SHOP,), now)
+
+    def test_one_payer_is_enough_and_others_are_not_touched(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=60_000))
+        quotas.begin(BOTH, 590, 1, NOW)
+        assert quotas.ahead(BOTH, NOW)
+        assert quotas.ahead((ANNA,), NOW)
+        assert not quotas.ahead((SHOP, "user:bob"), NOW)
+        assert set(quotas.books) == set(BOTH), "asking makes no book"
+
+    def test_what_failed_was_not_used(self) -> None:
+        quotas = books()
+        quotas.begin((SHOP,), 590, 1, NOW).refund(NOW + 1)
+        assert not quotas.ahead((SHOP,), NOW + 1)
+
+    def test_a_higher_limit_is_a_higher_rate(self) -> None:
+        quotas = books()
+        quotas.spend((SHOP,), 300, NOW)
+        assert quotas.ahead((SHOP,), NOW)
+        quotas.set_limits(SHOP, {"tokens_per_minute": 2_000})
+        assert not quotas.ahead((SHOP,), NOW)
 
 
 class TestHeld:
