@@ -20,7 +20,7 @@ from .core.scheduler import RANK
 from .core.shares import Share
 from .devices import messages
 from .host import Timer
-from .limits import BESIDE_SAVED_S, BESIDE_SHARE, RESUMES
+from .limits import BESIDE_OWED_S, BESIDE_SAVED_S, BESIDE_SHARE, RESUMES
 from .models import Entry
 from .tickets import Ticket
 
@@ -74,7 +74,7 @@ class Embeds:
         self._last_batch = 0
         self._last_piece = 0
         self._one_device = system.config.one_device
-        self._share = Share(BESIDE_SHARE, BESIDE_SAVED_S, system.host.now)
+        self._share = Share(BESIDE_SHARE, BESIDE_SAVED_S, BESIDE_OWED_S, system.host.now)
         self._timer: Timer | None = None
         """While pieces wait for their share: when it is there."""
 

@@ -127,9 +127,12 @@ BESIDE_SHARE: Final = 0.25
 """Share of a device that encoders get beside decoders of more urgent classes. With a third answers would notice a flood of texts (in a
 simulation, p99 time to first token 1.7 instead of 1.2 times as long); with less, texts would wait for seconds on a busy device."""
 
-BESIDE_SAVED_S: Final = 0.4
-"""Seconds of it that can be saved up, or owed for what was taken of an idle device: a few calls of eight sentences, which then do not wait
-though answers are under way; and who had an idle device for long waits for 1.6 s at the most."""
+BESIDE_SAVED_S: Final = 1.0
+"""Seconds of it that can be saved up: some fifteen calls of eight sentences, so that arrivals by chance hardly ever wait for their share.
+With less than half of it, one in ten pieces of an app that used two thirds of the share did."""
+
+BESIDE_OWED_S: Final = 0.4
+"""Seconds of it that are owed at the most for what was taken of an idle device: who had that for long waits for 1.6 s."""
 
 PIECE_S: Final = 0.03
 """Seconds of an encoder's piece, in which nobody else computes on its device: about a step of a decoder. Shorter ones would cost more than

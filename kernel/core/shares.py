@@ -14,8 +14,8 @@ _GRAIN: Final = 1e-6
 class Share:
     """Seconds of a device that may be taken: `part` of each, and up to `most` of those not taken before."""
 
-    def __init__(self, part: float, most: float, now: float) -> None:
-        self.part, self.most = part, most
+    def __init__(self, part: float, most: float, owed: float, now: float) -> None:
+        self.part, self.most, self.owed = part, most, owed
         self._saved, self._at = most, now
 
     def wait(self, now: float) -> float:
@@ -24,9 +24,9 @@ class Share:
         return 0.0 if self._saved > -_GRAIN else -self._saved / self.part
 
     def take(self, seconds: float, now: float, *, free: bool = False) -> None:
-        """A piece has taken so long; `free`: of a device that nobody more urgent wanted. That makes no larger debt than `most`."""
+        """A piece has taken so long; `free`: of a device that nobody more urgent wanted. That makes no larger debt than `owed`."""
         self._settle(now)
-        self._saved = max(self._saved - seconds, min(self._saved, -self.most)) if free else self._saved - seconds
+        self._saved = max(self._saved - seconds, min(self._saved, -self.owed)) if free else self._saved - seconds
 
     def _settle(self, now: float) -> None:
         self._saved = min(self.most, self._saved + self.part * (now - self._at))

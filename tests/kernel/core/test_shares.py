@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from kernos.kernel.core.shares import Share
 from tests.kernel.fakes import examples
 
-PART, MOST = 0.25, 0.4
+PART, MOST, OWED = 0.25, 0.4, 0.3
 
 
 @pytest.fixture
 def share() -> Share:
-    return Share(PART, MOST, 100.0)
+    return Share(PART, MOST, OWED, 100.0)
 
 
 def run(share: Share, began: float, until: float, piece: float, step: float) -> float:
@@ -38,7 +38,7 @@ def test_who_always_has_something_gets_the_share_and_what_was_saved(share: Share
 @pytest.mark.parametrize("seconds", [0.1, 10.0])
 def test_an_idle_device_is_paid_for_as_far_as_the_bound(share: Share, seconds: float) -> None:
     share.take(seconds, 100.0, free=True)
-    assert share.wait(100.0) == pytest.approx(max(0.0, min(MOST, seconds - MOST)) / PART)
+    assert share.wait(100.0) == pytest.approx(max(0.0, min(OWED, seconds - MOST)) / PART)
 
 
 def test_a_debt_is_not_forgiven_for_an_idle_device(share: Share) -> None:
@@ -84,12 +84,13 @@ def test_no_more_is_saved_than_the_bound(share: Share) -> None:
 @given(
     part=st.floats(0.01, 1.0),
     most=st.floats(0.0, 5.0),
+    owed=st.floats(0.0, 5.0),
     moves=st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.001, 3.0), st.booleans()), max_size=60),
 )
 def test_never_more_than_saved_and_share_and_one_piece_and_nobody_waits_for_ever(
-    part: float, most: float, moves: list[tuple[float, float, bool]]
+    part: float, most: float, owed: float, moves: list[tuple[float, float, bool]]
 ) -> None:
-    share, now, taken = Share(part, most, 0.0), 0.0, 0.0
+    share, now, taken = Share(part, most, owed, 0.0), 0.0, 0.0
     for pause, piece, free in moves:
         now += pause
         if free:
@@ -100,4 +101,4 @@ def test_never_more_than_saved_and_share_and_one_piece_and_nobody_waits_for_ever
             now += piece
             share.take(piece, now)
             taken += piece
-        assert share.wait(now) <= max(3.0, most) / part + 1e-6
+        assert share.wait(now) <= max(3.0, owed) / part + 1e-6
