@@ -1,8 +1,8 @@
 """The step of a decoder: continuous batching with chunked prefill, under leases.
 
 In each step every sequence that holds a lease takes part in one forward pass: those that lack but one token with that one (the last
-produced, or the last of a prompt whose other tokens came with pages), the other prompts with as many as a short step allows, by rank
-and then first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
+produced, or the last of a prompt whose other tokens came with pages), the most urgent of the other prompts with as many as a short step
+allows, first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
 reading of the weights. Who decodes and is less urgent than a prompt sits out while that is computed. A sequence whose lease is used up
 keeps its KV cache and sits out until it is extended. A pass with less urgent work in it is given up when somebody more urgent arrives:
 what it would have done is done later. Whether a sequence sat out, with whom it shared a pass or where it was begun, with pages or without,
@@ -11,6 +11,7 @@ has no influence on its tokens (beyond rounding).
 
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,15 +166,16 @@ class Engine:
         return [Stepped(outputs, seconds, rows), *failed]
 
     def _shares(self) -> list[_Share]:
-        """Who takes part in a step with how many tokens: all that lack one token only, and prompts within a limit, urgent ones first."""
+        """Who takes part in a step with how many tokens: all that lack one token only, and the most urgent prompts, within a limit."""
         leased = self._leased()
         rows = [sequence for sequence in leased if sequence.missing == 1]
-        prompts = sorted((sequence for sequence in leased if sequence.missing > 1), key=lambda sequence: sequence.begin.rank)
+        prompts = [sequence for sequence in leased if sequence.missing > 1]
+        # What is left of the limit does not go to less urgent prompts: the urgent would wait for them.
+        rank = min((sequence.begin.rank for sequence in prompts), default=inf)
+        prompts = [sequence for sequence in prompts if sequence.begin.rank == rank]
         most = self._pace.beside(len(rows)) if rows else self._pace.alone()
-        if prompts and any(prompts[0].begin.rank < row.begin.rank for row in rows):
-            # More urgent than some that decode: those sit out, so that the step is shorter.
-            rows = [row for row in rows if row.begin.rank <= prompts[0].begin.rank]
-            prompts = [sequence for sequence in prompts if sequence.begin.rank == prompts[0].begin.rank]
+        if any(rank < row.begin.rank for row in rows):  # those who decode and are less urgent sit out, so that the step is shorter
+            rows = [row for row in rows if row.begin.rank <= rank]
             most = PREFILL_URGENT if rows else self._pace.alone()
         shares = [_Share(row, 1) for row in rows]
         for sequence in prompts:

@@ -123,6 +123,14 @@ def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any,
         assert bench.tokens[seq] == greedy[7][:5]
 
 
+def test_an_urgent_prompt_is_not_computed_together_with_others(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
+    assert sum(map(len, prompts[:2])) < MOST
+    late, urgent = bench.begin(prompts[0], 10, rank=2), bench.begin(prompts[1], 10, rank=1)
+    assert prefilled(bench.step()) == {urgent: len(prompts[1])}
+    bench.drain()
+    assert [bench.tokens[seq] for seq in (late, urgent)] == [tokens[:10] for tokens in greedy[:2]]
+
+
 def test_a_pass_is_given_up_for_somebody_more_urgent(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     seqs = [bench.begin(prompts[n], 20, rank=2) for n in (0, 1)]
     bench.step()
