@@ -10,11 +10,12 @@ another app over its own without a flood, pooled over rounds in which calm and f
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeVar
 
 from kernos.agents import patiently
 from kernos.syscalls import AsyncKernel
@@ -41,6 +42,7 @@ UNDER_WAY: Final = 4
 POOL: Final = 16
 """Agents of an app, as many as each may have; an arrival takes one that is free."""
 
+T = TypeVar("T")
 Work = Callable[[AsyncKernel, int], Awaitable[float]]
 """Makes a call as an agent, the number of its text given; when its first token came."""
 
@@ -73,46 +75,61 @@ class Crew:
     rate: float = 0.0
     """Calls per second, without a flood."""
     refused: int = 0
-    firsts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Seconds to the first token, by which app flooded meanwhile."""
+    firsts: list[float] = field(default_factory=list)
+    """Seconds to the first token."""
 
 
 def measure(quick: bool) -> dict[str, float]:
-    """One kernel for all of it."""
+    """All parts, each on a kernel of its own: nobody enters one with a bucket that he emptied in another."""
     plan = QUICK if quick else FULL
+    rates = _on_a_kernel(partial(_find_rates, seconds=plan.seconds / 4))
+    firsts: dict[str, dict[str, list[float]]] = {flooding: defaultdict(list) for flooding in ("", *plan.floods)}
+    refused = 0
+    for number in range(plan.rounds):
+        for flooding, found in firsts.items():
+            for crew in _on_a_kernel(partial(_part, rates=rates, seconds=plan.seconds, number=number, flooding=flooding)):
+                found[crew.app] += crew.firsts
+                refused += crew.refused
+    calm = {app: percentile(times, 99) for app, times in firsts[""].items()}
+    p99s = {flooding: {app: percentile(times, 99) for app, times in firsts[flooding].items()} for flooding in plan.floods}
+    ratios = {flooding: max(p99s[flooding][app] / calm[app] for app in calm if app != flooding) for flooding in plan.floods}
+    return {
+        "flood_ratio": max(ratios.values()),
+        **{f"flood_ratio_{flooding}": ratio for flooding, ratio in ratios.items()},
+        **{f"calm_p99_ms_{app}": seconds * 1_000 for app, seconds in calm.items()},
+        **{f"calls_per_s_{app}": rate for app, rate in rates.items()},
+        "timed": sum(len(times) for found in firsts.values() for times in found.values()),
+        "refused": refused,
+    }
+
+
+def _on_a_kernel(part: Callable[[RunningKernel, list[Crew]], Awaitable[T]]) -> T:
+    async def run(kernel: RunningKernel) -> T:
+        crews = [
+            await _answering(kernel, "customer_service"),
+            await _answering(kernel, "medical_qa"),
+            await _reading(kernel, "finance_monitor"),
+        ]
+        found = await part(kernel, crews)
+        await asyncio.gather(*(crew.connection.close() for crew in crews))
+        return found
+
     with booted(config=f"slots = {SLOTS}\n") as kernel:
         kernel.load_models()
-        return asyncio.run(_measure(kernel, plan))
+        return asyncio.run(run(kernel))
 
 
-async def _measure(kernel: RunningKernel, plan: Plan) -> dict[str, float]:
-    crews = [
-        await _answering(kernel, "customer_service"),
-        await _answering(kernel, "medical_qa"),
-        await _reading(kernel, "finance_monitor"),
-    ]
-    await _find_rates(crews, plan.seconds / 4)
+async def _part(
+    kernel: RunningKernel, crews: list[Crew], rates: Mapping[str, float], seconds: float, number: int, flooding: str
+) -> list[Crew]:
+    """Limits, then the calls of all; one of them floods, or nobody."""
     with kernel.connect() as admin:
         for crew in crews:
+            crew.rate = rates[crew.app]
             limits: dict[LimitName, int] = {"tokens_per_minute": round(ROOM * crew.rate * crew.tokens * 60), "calls": UNDER_WAY}
             admin.call(SetLimits(principal=f"app:{crew.app}", limits=limits))
-    for number in range(plan.rounds):
-        for flooding in ("", *plan.floods):
-            await asyncio.gather(*(_arrivals(crew, plan.seconds, number, flooding) for crew in crews))
-    await asyncio.gather(*(crew.connection.close() for crew in crews))
-    figures = {f"flood_ratio_{flooding}": _worst(crews, flooding) for flooding in plan.floods}
-    calm = {f"calm_p99_ms_{crew.app}": percentile(crew.firsts[""], 99) * 1_000 for crew in crews}
-    rates = {f"calls_per_s_{crew.app}": crew.rate for crew in crews}
-    timed = sum(len(times) for crew in crews for times in crew.firsts.values())
-    return (
-        {"flood_ratio": max(figures.values())} | figures | calm | rates | {"timed": timed, "refused": sum(crew.refused for crew in crews)}
-    )
-
-
-def _worst(crews: list[Crew], flooding: str) -> float:
-    """The largest p99 of an app beside the flood, over its own without."""
-    others = [crew for crew in crews if crew.app != flooding]
-    return max(percentile(crew.firsts[flooding], 99) / percentile(crew.firsts[""], 99) for crew in others)
+    await asyncio.gather(*(_arrivals(crew, seconds, number, floods=crew.app == flooding) for crew in crews))
+    return crews
 
 
 async def _answering(kernel: RunningKernel, app: str) -> Crew:
@@ -151,7 +168,7 @@ async def _manned(crew: Crew, priority: Priority) -> Crew:
     return crew
 
 
-async def _find_rates(crews: list[Crew], seconds: float) -> None:
+async def _find_rates(_: RunningKernel, crews: list[Crew], seconds: float) -> dict[str, float]:
     """What each does per second while none of them pauses, and of this `LOAD`."""
     until = perf_counter() + seconds
     ended: Counter[str] = Counter()
@@ -165,28 +182,26 @@ async def _find_rates(crews: list[Crew], seconds: float) -> None:
 
     began = perf_counter()
     await asyncio.gather(*(hurry(crew, number) for crew in crews for number in range(UNDER_WAY)))
-    for crew in crews:
-        crew.rate = LOAD * ended[crew.app] / (perf_counter() - began)
+    return {crew.app: LOAD * ended[crew.app] / (perf_counter() - began) for crew in crews}
 
 
-async def _arrivals(crew: Crew, seconds: float, number: int, flooding: str) -> None:
+async def _arrivals(crew: Crew, seconds: float, number: int, *, floods: bool) -> None:
     """The calls of one app in one round. A flood does not wait for what it is refused."""
-    floods = crew.app == flooding
     chance = random.Random(f"{crew.app} {number}")
     until = perf_counter() + seconds
     async with asyncio.TaskGroup() as calls:
         while (now := perf_counter()) < until:
-            calls.create_task(_arrive(crew, chance.randrange(POOL), flooding, patient=not floods))
+            calls.create_task(_arrive(crew, chance.randrange(POOL), patient=not floods))
             await asyncio.sleep(max(0.0, now + chance.expovariate(crew.rate * (FLOOD if floods else 1)) - perf_counter()))
 
 
-async def _arrive(crew: Crew, number: int, flooding: str, *, patient: bool) -> None:
+async def _arrive(crew: Crew, number: int, *, patient: bool) -> None:
     came = perf_counter()
     async with crew.room if patient else nullcontext():
         agent = await crew.free.get()
         try:
             first = await (patiently(lambda: crew.work(agent, number)) if patient else crew.work(agent, number))
-            crew.firsts[flooding].append(first - came)
+            crew.firsts.append(first - came)
         except (BusyError, LimitError):
             crew.refused += 1
         finally:

@@ -1,7 +1,8 @@
 """Batches of texts on their way to an encoder, a piece at a time: who is next is for `core/pieces.py` to say.
 
 Where a decoder shares the device, the two servers alternate (`devices/turnstile.py`), a piece and a step, as long as the texts are as
-urgent as what is decoded. Less urgent ones get a share of the device (`core/shares.py`), and wait here for it.
+urgent as what is decoded. Less urgent ones get a share of the device (`core/shares.py`), and wait here for it; those that are two classes
+less urgent pay twice for it, and get half.
 
 A batch is a call's, charged to its payers, or the kernel's own, which nobody pays for. A piece that is with a device when it dies is sent
 again to its successor.
@@ -51,8 +52,8 @@ class Piece:
     numbers: list[int]
     """Of the texts in the batch."""
     command: messages.Embed
-    beside: bool
-    """More urgent turns are decoded beside it."""
+    behind: int
+    """By how many classes it is less urgent than what is decoded beside it."""
     tries: int = 0
 
 
@@ -154,8 +155,8 @@ class Embeds:
         entry = self.system.registry.entries.get(model)
         if line.piece is not None or entry is None or entry.state != "ready":
             return
-        beside = self._is_beside(line)
-        if beside and self._must_wait():
+        behind = self._behind(line)
+        if behind and self._must_wait():
             return
         taken = line.waiting.take(self.system.host.now)
         if taken is not None:
@@ -163,13 +164,15 @@ class Embeds:
             self._last_piece += 1
             inputs = self.batches[batch].inputs
             command = messages.Embed(self._last_piece, model, [inputs[number] for number in numbers])
-            line.piece = Piece(self._last_piece, batch, numbers, command, beside)
+            line.piece = Piece(self._last_piece, batch, numbers, command, behind)
             self._send(line.piece)
 
-    def _is_beside(self, line: Line) -> bool:
-        """Whether turns that are more urgent than the next piece are decoded on its device."""
+    def _behind(self, line: Line) -> int:
+        """By how many classes the next piece is less urgent than what is decoded on its device."""
         waiting, decoded = line.waiting.urgency, self.system.scheduler.urgency
-        return self._one_device and waiting is not None and decoded is not None and decoded < waiting
+        if not self._one_device or waiting is None or decoded is None:
+            return 0
+        return max(0, waiting - decoded)
 
     def _must_wait(self) -> bool:
         """Whether the share is used up; then its time is waited for."""
@@ -200,7 +203,7 @@ class Embeds:
         if line is None or piece is None:
             return
         line.waiting.learn([len(tokens) for tokens in piece.command.inputs], report.seconds)
-        self._share.take(report.seconds, self.system.host.now, free=not piece.beside)
+        self._share.take(report.seconds * max(1, piece.behind), self.system.host.now, free=not piece.behind)
         self._go_on(piece.command.model)
         batch = self.batches.get(piece.batch)
         if batch is not None:

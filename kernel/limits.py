@@ -123,9 +123,9 @@ LATELY_S: Final = 10.0
 """Over how long it is looked whether a principal uses tokens faster than its rate. A flood shows in 2 to 7 s, later if it were longer; an
 app that uses four fifths of its rate by 2 calls a second is taken for one in a twentieth of the time, more often if it were shorter."""
 
-BESIDE_SHARE: Final = 0.25
-"""Share of a device that encoders get beside decoders of more urgent classes. With a third answers would notice a flood of texts (in a
-simulation, p99 time to first token 1.7 instead of 1.2 times as long); with less, texts would wait for seconds on a busy device."""
+BESIDE_SHARE: Final = 1 / 3
+"""Share of a device that encoders get beside decoders of the next class, of others a part of that. With a quarter, texts of an app that
+used a quarter waited for a second when the answers of others took longer."""
 
 BESIDE_SAVED_S: Final = 1.0
 """Seconds of it that can be saved up: some fifteen calls of eight sentences, so that arrivals by chance hardly ever wait for their share.

@@ -393,6 +393,18 @@ class TestBeside:
         cold.host.advance(0.02)
         assert self.pieces(cold) == 2, "it is not starved, though no step is made any more"
 
+    def test_two_classes_less_urgent_get_half_the_share(self, cold: World, agent: App) -> None:
+        seq = self.talk(cold)
+        for _ in range(2):
+            cold.connect("app:shop").spawn(priority="batch").send(TEXT)
+        assert self.pieces(cold) == 1
+        self.done(cold, BESIDE_SAVED_S / 2 + 0.1)
+        cold.step((seq, tokens_of("a"), ""))
+        cold.host.advance(0.2 / BESIDE_SHARE - 0.01)
+        assert self.pieces(cold) == 1
+        cold.host.advance(0.02)
+        assert self.pieces(cold) == 2
+
     def test_they_go_on_when_nobody_more_urgent_is_decoded(self, cold: World, agent: App) -> None:
         seq = self.talk(cold)
         for _ in range(2):
