@@ -2,7 +2,8 @@
 
 A batch is asked for one token each, and then another for all of them: what the first takes is the prompts', and what the second takes
 more is the decoding. So nothing depends on how an engine mixes the two, nor on when it shows its tokens. Engines take turns within a
-round, with the same questions; a ratio is the median of the rounds' own.
+round, with the same questions; a ratio is the median of the rounds' own. Before each batch an engine is asked one question that is not
+timed: it then has its weights at hand, and whoever was measured before it, and still looks out for questions, has gone to rest.
 """
 
 import asyncio
@@ -109,11 +110,13 @@ async def compare(
     gone: dict[str, str] = {}
     for number in range(size.rounds):
         for rows in size.batches:
+            before = [questions.ask(f"{number} {rows}", size.prompt)]
             first, whole = ([questions.ask(f"{number} {rows} {row} {what}", size.prompt) for row in range(rows)] for what in "ab")
             for name, engine in engines.items():
                 if rows not in engine.batches or name in gone:
                     continue
                 try:
+                    await seconds(engine, before, size.new, clock)
                     times = await seconds(engine, first, 1, clock), await seconds(engine, whole, size.new, clock)
                 except PeerError as error:
                     gone[name] = str(error)

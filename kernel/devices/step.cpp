@@ -154,6 +154,23 @@ static inline void scaled(const Linear& of, int64_t panel, const float* x, const
     }
 }
 
+// Sums of the outputs from `first` on, of one token, become what they are in y, or are added to it.
+static inline void put(const Linear& of, int64_t first, const Vec (&sums)[2], float* y, bool added) {
+    if (first + PANEL <= of.out) {
+        for (int i = 0; i < 2; i++) {
+            int64_t at = first + i * LANES;
+            Vec value = of.bias ? sums[i] + load(of.bias + at) : sums[i];
+            store(y + at, added ? load(y + at) + value : value);
+        }
+        return;
+    }
+    for (int64_t o = first; o < of.out; o++) {
+        float value = sums[(o - first) / LANES][(o - first) % LANES];
+        if (of.bias) value += of.bias[o];
+        y[o] = added ? y[o] + value : value;
+    }
+}
+
 // The outputs of N panels for R tokens. `added`: they are added to what is in y.
 template <class W, int R, int N>
 static void outputs(const Linear& of, int64_t panel, const float* x, float* y, bool added) {
@@ -163,17 +180,7 @@ static void outputs(const Linear& of, int64_t panel, const float* x, float* y, b
     if (W::GROUP == 0) tile<W, R, N>(x, of.in, weight, PANEL, step, of.in, acc);
     else scaled<W, R, N>(of, panel, x, weight, step, acc);
     for (int r = 0; r < R; r++)
-        for (int n = 0; n < N; n++) {
-            int64_t first = (panel + n) * PANEL, count = std::min<int64_t>(PANEL, of.out - first);
-            float result[PANEL];
-            std::memcpy(result, acc[r][n], sizeof result);
-            float* to = y + r * of.out + first;
-            for (int i = 0; i < count; i++) {
-                float value = result[i];
-                if (of.bias) value += of.bias[first + i];
-                to[i] = added ? to[i] + value : value;
-            }
-        }
+        for (int n = 0; n < N; n++) put(of, (panel + n) * PANEL, acc[r][n], y + r * of.out, added);
 }
 
 // All tokens by up to 4 panels. Few tokens take several panels at once, so that enough sums are under way.
