@@ -32,25 +32,31 @@ def full(folder: Path) -> None:
         chat = Context(agent, "chat")
         chat.append(Message("user", "kept"))
         ballast = _fill_up(folder)
-        count = _write_until_full(agent, 0)
+        count = _until_refused(lambda number: Store(agent).put(f"files/{number}", str(number).encode() * SIZE))
         assert count
-        for call in (lambda: chat.append(Message("user", "refused")), lambda: kernel.spawn("refused"), lambda: _send(agent)):
-            _refused(call)
-        _refused(lambda: kernel.call(BackUp(path=str(folder / "backup"))))
+        # Where a file does not fit something small may: what is taken to the very end counts like the rest.
+        texts = [
+            "kept",
+            *(f"last {number}" for number in range(_until_refused(lambda number: chat.append(Message("user", f"last {number}"))))),
+        ]
+        names = {f"last-{number}" for number in range(_until_refused(lambda number: kernel.spawn(f"last-{number}")))}
+        sent = _until_refused(lambda number: _send(agent, number))
+        assert not _until_refused(lambda number: kernel.call(BackUp(path=str(folder / f"backup{number}"))))
         assert not list(folder.glob("backup*"))
         kernel.call(Kill(pid=victim.pid))
-        _check(agent, chat, count)
+        _check(agent, chat, texts, count)
         assert kernel.call(Ping(payload=b"x"), urgent=True).payload == b"x"
         ballast.unlink()
         _until_taken(lambda: Store(agent).put(f"files/{count}", str(count).encode() * SIZE))
-        _send(agent)
-        assert agent.call(Receive(mailbox=f"agent/{agent.pid}"), timeout=5).text == "hello"
+        _send(agent, sent)
+        for number in range(sent + 1):
+            assert agent.call(Receive(mailbox=f"agent/{agent.pid}"), timeout=5).text == f"hello {number}"
         _kill(running)
         with booted(home=str(folder)):
-            _check(agent, chat, count + 1)
+            _check(agent, chat, texts, count + 1)
             states = {row.name: row.state for row in kernel.call(ListProcesses()).processes}
             assert states["writer"] == "idle"
-            assert "refused" not in states
+            assert {name for name in states if name.startswith("last-")} == names
 
 
 def readonly(folder: Path) -> None:
@@ -83,11 +89,11 @@ def _fill_up(folder: Path) -> Path:
     return ballast
 
 
-def _write_until_full(agent: Kernel, first: int) -> int:
-    """Write files until the disk is full; how many there are then."""
-    for number in range(first, 10_000):
+def _until_refused(call: Callable[[int], object]) -> int:
+    """Make a call with 0, 1, 2, … until the disk does not take it; how often it was taken."""
+    for number in range(10_000):
         try:
-            Store(agent).put(f"files/{number}", str(number).encode() * SIZE)
+            call(number)
         except StorageFullError:
             return number
     raise AssertionError("this disk takes everything")
@@ -105,24 +111,16 @@ def _until_taken(call: Callable[[], object]) -> None:
     raise AssertionError("there is room, and nothing is taken")
 
 
-def _refused(call: Callable[[], object]) -> None:
-    try:
-        call()
-    except StorageFullError:
-        return
-    raise AssertionError("a full disk took something")
-
-
-def _check(agent: Kernel, chat: Context, count: int) -> None:
-    assert [message.text for message in chat] == ["kept"]
+def _check(agent: Kernel, chat: Context, texts: list[str], count: int) -> None:
+    assert [message.text for message in chat] == texts
     store = Store(agent)
     assert {file.path for file in store.list("files/")} == {f"files/{number}" for number in range(count)}
     for number in range(count):
         assert store.get(f"files/{number}") == str(number).encode() * SIZE
 
 
-def _send(agent: Kernel) -> None:
-    agent.call(Send(to=f"agent/{agent.pid}", text="hello"))
+def _send(agent: Kernel, number: int) -> None:
+    agent.call(Send(to=f"agent/{agent.pid}", text=f"hello {number}"))
 
 
 def _kill(running: RunningKernel) -> None:
