@@ -97,6 +97,7 @@ def measure(quick: bool) -> dict[str, float]:
         "flood_ratio": max(ratios.values()),
         **{f"flood_ratio_{flooding}": ratio for flooding, ratio in ratios.items()},
         **{f"calm_p99_ms_{app}": seconds * 1_000 for app, seconds in calm.items()},
+        **{f"p99_ms_{app}_beside_{flooding}": p99s[flooding][app] * 1_000 for flooding in plan.floods for app in calm if app != flooding},
         **{f"calls_per_s_{app}": rate for app, rate in rates.items()},
         "timed": sum(len(times) for found in firsts.values() for times in found.values()),
         "refused": refused,

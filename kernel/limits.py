@@ -120,8 +120,11 @@ STARVE_S: Final = 30.0
 """A class that waits so long while more urgent ones run gets one slot: late is better than never, and the others barely notice."""
 
 LATELY_S: Final = 10.0
-"""Over how long it is looked whether a principal uses tokens faster than its rate. A flood shows in 2 to 7 s, later if it were longer; an
-app that uses four fifths of its rate by 2 calls a second is taken for one in a twentieth of the time, more often if it were shorter."""
+"""Over how long it is looked whether a principal uses tokens faster than its rate."""
+
+FLOOD_RATIO: Final = 1.5
+"""From how many times its rate on that is a flood: one of ten times the usual shows in a second or two, while an app that uses four fifths
+of its rate by 2 calls a second is hardly ever taken for one. At the rate itself it was for a twentieth of the time, and waited for it."""
 
 BESIDE_SHARE: Final = 1 / 3
 """Share of a device that encoders get beside decoders of the next class, of others a part of that. With a quarter, texts of an app that

@@ -17,7 +17,7 @@ from typing import Final, get_args
 from kernos.syscalls.errors import LimitError
 from kernos.syscalls.process import LimitName, Meter
 
-from ..limits import IDLE_BOOKS, LATELY_S, QUOTA_RETRY_S
+from ..limits import FLOOD_RATIO, IDLE_BOOKS, LATELY_S, QUOTA_RETRY_S
 
 Limits = Mapping[LimitName, int]
 """Every limit of a principal."""
@@ -79,19 +79,25 @@ class Bucket:
 class Lately:
     """How fast tokens were used in about the last `LATELY_S`: a mean in which what is older counts exponentially less."""
 
-    __slots__ = ("_at", "_tokens")
+    __slots__ = ("_ahead", "_at", "_tokens")
 
     def __init__(self, now: float) -> None:
-        self._tokens, self._at = 0.0, now
+        self._tokens, self._at, self._ahead = 0.0, now, False
 
-    def add(self, tokens: int, now: float) -> None:
+    def add(self, tokens: int, limit: int, now: float) -> None:
         """Tokens were used, or (fewer than none) were not used after all."""
+        self.ahead(limit, now)
         self._tokens = max(0.0, self._left(now) + tokens)
         self._at = now
 
-    def per_minute(self, now: float) -> float:
-        """The rate, as limits have it."""
-        return self._left(now) * WINDOW_S / LATELY_S
+    def ahead(self, limit: int, now: float) -> bool:
+        """Whether they were used faster than a limit per minute lets them flow: from `FLOOD_RATIO` times it on, until they are not at all.
+
+        With one bound for both, arrivals by chance are taken for a flood, or a flood swings about the bound and is none half the time.
+        """
+        rate = self._left(now) * WINDOW_S / LATELY_S
+        self._ahead = rate > (limit if self._ahead else FLOOD_RATIO * limit)
+        return self._ahead
 
     def _left(self, now: float) -> float:
         return self._tokens * exp((self._at - now) / LATELY_S)
@@ -210,13 +216,13 @@ class Quotas:
         for payer in payers:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)
-            self.books[payer].lately.add(-tokens, now)
+            self.books[payer].lately.add(-tokens, bucket.rate, now)
             self.poured.add(payer)
 
     def ahead(self, payers: Payers, now: float) -> bool:
-        """Whether one of the payers lately used tokens faster than its limit lets them flow; asking makes no book."""
+        """Whether one of the payers lately used tokens faster than its limit lets them flow, see `Lately`; asking makes no book."""
         books = ((self.books.get(payer), self.limits(payer)["tokens_per_minute"]) for payer in payers)
-        return any(book is not None and book.lately.per_minute(now) > rate for book, rate in books)
+        return any(book is not None and book.lately.ahead(rate, now) for book, rate in books)
 
     def begin(self, payers: Payers, prompt: int, pages: int, now: float) -> Bill:
         """Charge the start of a turn that may fill so many KV pages, or raise `LimitError` and change nothing."""

@@ -1,5 +1,6 @@
 """The books: exact, bounded, and all or nothing, on a clock that moves by hand."""
 
+import random
 from typing import Any
 
 import pytest
@@ -153,17 +154,32 @@ class TestAhead:
             quotas.spend((SHOP,), 9, NOW + second)
             assert not quotas.ahead((SHOP,), NOW + second)
 
+    def test_arrivals_by_chance_are_none(self) -> None:
+        quotas, chance, now, taken = books(shop=limits(tokens_per_minute=6_000)), random.Random(3), NOW, 0.0
+        while now < NOW + 10_000:
+            quotas.pour((SHOP,), -40, now)
+            gap = chance.expovariate(2.0)  # 80 tokens a second of 100
+            taken += gap * quotas.ahead((SHOP,), now)
+            now += gap
+        assert taken < 100
+
     def test_a_flood_is_within_seconds_and_no_longer_soon_after(self) -> None:
         quotas = books(shop=limits(tokens_per_minute=6_000))
         for second in range(300):
             quotas.spend((SHOP,), 80, NOW + second)
         began = NOW + 300
-        ahead = [second for second in range(40) if self._after(quotas, 200, began + second)]
-        assert ahead[0] <= 4
+        ahead = [second for second in range(40) if self._after(quotas, 800, began + second)]
+        assert ahead[0] <= 2
         assert ahead == list(range(ahead[0], 40)), "as long as it lasts"
         back = [second for second in range(40, 140) if not self._after(quotas, 80, began + second)]
-        assert back[0] <= 40 + 3 * LATELY_S
+        assert back[0] <= 40 + 4 * LATELY_S
         assert back == list(range(back[0], 140))
+
+    def test_it_stays_one_until_it_keeps_to_the_rate(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=6_000))
+        ahead = [second for second in range(100) if self._after(quotas, 200, NOW + second)]
+        assert ahead == list(range(ahead[0], 100))
+        assert all(self._after(quotas, 120, NOW + second) for second in range(100, 200)), "slower, and still faster than the rate"
 
     @staticmethod
     def _after(quotas: Quotas, tokens: int, now: float) -> bool:
