@@ -53,7 +53,8 @@ class Eager:
         weights, eps = self._weights, self.shape.eps
         x = F.embedding(torch.tensor(work.tokens, device=weights.embedding.device), weights.embedding)
         angles = attend.positions[:, None].float() * weights.inv_freq
-        turn = angles.cos().to(x.dtype)[:, None], angles.sin().to(x.dtype)[:, None]
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        turn = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
         for index, layer in enumerate(self._layers):
             if index % LOOK_UP == 0 and work.unwanted():
                 raise GivenUpError
@@ -67,10 +68,13 @@ class Eager:
         """Queries, keys and values by head; the first two normalised where the model does so, and rotated."""
         shape = self.shape
         fused = linear(x, layer.qkv, layer.qkv_bias).view(len(x), -1, shape.head_dim)
-        q, k, v = torch.split(fused, [shape.heads, shape.kv_heads, shape.kv_heads], 1)
+        sizes = [shape.heads, shape.kv_heads]
+        turned, v = torch.split(fused, [sum(sizes), shape.kv_heads], 1)
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
-        return _rotate(q, *turn), _rotate(k, *turn), v
+            q, k = torch.split(turned, sizes, 1)
+            turned = torch.cat((_norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)), 1)
+        q, k = torch.split(_rotate(turned, *turn), sizes, 1)
+        return q, k, v
 
 
 def _packed(layer: Layer) -> Layer:
@@ -78,10 +82,13 @@ def _packed(layer: Layer) -> Layer:
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
+    """Not torch's `rms_norm`: on a CPU that is eight operations, and took 70 us for one row, a tenth of a step in all; this takes 25."""
+    wide = x.float()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return (wide * (length * length / x.shape[-1] + eps).rsqrt_()).to(x.dtype) * weight
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding: dimension i is paired with i + half."""
+    """Rotary position embedding: dimension i is paired with i + half, and the sines of the first half are negative."""
     a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    return x * cos + torch.cat((b, a), -1) * sin

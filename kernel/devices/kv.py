@@ -132,8 +132,10 @@ def _round_up(tokens: int) -> int:
 def attention(kv: KVRows, rows: list[int], counts: list[int]) -> Attention:
     """Attention of `counts` further tokens in each of several rows. Pre: those with one token come first; there is room."""
     singles = counts.count(1)
+    if singles == 1:
+        singles = 0  # a single row by itself is quicker, by a tenth of an eager step
     parts: list[Attention] = [DecodeAttention(kv, rows[:singles])] if singles else []
-    parts += [PrefillAttention(kv, row, count) for row, count in zip(rows[singles:], counts[singles:], strict=True)]
+    parts += [RowAttention(kv, row, count) for row, count in zip(rows[singles:], counts[singles:], strict=True)]
     return parts[0] if len(parts) == 1 else JoinedAttention(parts)
 
 
@@ -151,7 +153,7 @@ class JoinedAttention:
         return torch.cat([part(layer, *piece) for part, *piece in pieces])
 
 
-class PrefillAttention:
+class RowAttention:
     """Attention of `count` further tokens of one row."""
 
     def __init__(self, kv: KVRows, row: int, count: int) -> None:
@@ -160,8 +162,8 @@ class PrefillAttention:
         self._end = self._start + count
         device = kv.keys[0].device
         self.positions = torch.arange(self._start, self._end, device=device)
-        self._mask = None  # SDPA has a faster kernel for the square causal case
-        if self._start:
+        self._mask = None  # one token sees all there is; and SDPA has a faster kernel for the square causal case
+        if self._start and count > 1:
             self._mask = _mask(self.positions, self._end).to(kv.keys[0].dtype)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -174,7 +176,7 @@ class PrefillAttention:
             keys[None, :, : self._end],
             values[None, :, : self._end],
             attn_mask=self._mask,
-            is_causal=self._mask is None,
+            is_causal=self._start == 0,
             enable_gqa=True,
         )
         return out[0].transpose(0, 1)
