@@ -124,8 +124,11 @@ IN_FLIGHT: Final = 3
 """Calls of an agent: while one answer is on its way to it, the others wait for a slot or have one."""
 
 
-LEVEL: Final = 64.0
-"""Tokens by weight that members may be apart when the window begins: two quanta."""
+LEVEL: Final = 32.0
+"""Tokens by weight that members may be apart once their head starts are gone: a quantum, as was measured from then on (16 to 36)."""
+
+SETTLE_S: Final = 5.0
+"""From then until the window begins: at a moment that their service has not chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +161,9 @@ async def _compete(kernel: RunningKernel, model: str, window_s: float) -> dict[t
         for member in members:
             await connection.call(Nice(pid=member.agent.pid, priority="normal", weight=member.weight))
         tasks = [asyncio.create_task(_want_more(member, model)) for member in members for _ in range(IN_FLIGHT)]
-        before = await _level(connection, members)
+        await _level(connection, members)
+        await asyncio.sleep(SETTLE_S)
+        before = await _shares(connection, members)
         await asyncio.sleep(window_s)
         after = await _shares(connection, members)
         for task in tasks:
@@ -174,13 +179,12 @@ async def _want_more(member: Member, model: str) -> None:
         await member.agent.call(Generate(model=model, messages=ask, max_tokens=member.size, ignore_eos=True))
 
 
-async def _level(connection: AsyncKernel, members: list[Member]) -> dict[Member, float]:
-    """The shares when all have been served, and those that came into empty slots have lost their head start."""
+async def _level(connection: AsyncKernel, members: list[Member]) -> None:
+    """Wait until all have been served, and those that came into empty slots have lost their head start."""
     shares: dict[Member, float] = {}
     while not shares or min(shares.values()) == 0 or max(shares.values()) - min(shares.values()) > LEVEL:
         await asyncio.sleep(0.5)
         shares = await _shares(connection, members)
-    return shares
 
 
 async def _shares(connection: AsyncKernel, members: list[Member]) -> dict[Member, float]:
