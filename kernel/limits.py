@@ -122,9 +122,10 @@ STARVE_S: Final = 30.0
 LATELY_S: Final = 10.0
 """Over how long it is looked whether a principal uses tokens faster than its rate."""
 
-FLOOD_RATIO: Final = 1.5
+FLOOD_RATIO: Final = 1.2
 """From how many times its rate on that is a flood: one of ten times the usual shows in a second or two, while an app that uses four fifths
-of its rate by 2 calls a second is hardly ever taken for one. At the rate itself it was for a twentieth of the time, and waited for it."""
+of its rate by 2 calls a second is hardly ever taken for one. At the rate itself it was for a twentieth of the time, and waited for it; at
+1.5 the calls of others had waited for twice as long as without a flood before it showed."""
 
 BESIDE_SHARE: Final = 1 / 3
 """Share of a device that encoders get beside decoders of the next class, of others a part of that. With a quarter, texts of an app that
