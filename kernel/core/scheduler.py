@@ -206,7 +206,10 @@ class Scheduler:
 
     def account(self, pid: int) -> Account:
         """The books of an agent."""
-        return self.accounts.setdefault(pid, Account())
+        account = self.accounts.get(pid)  # not setdefault: it is asked several times an event, and would make one each time
+        if account is None:
+            account = self.accounts[pid] = Account()
+        return account
 
     def weight(self, pid: int) -> float:
         """The share of an agent in its class, also of one without books yet."""
@@ -458,7 +461,10 @@ class Scheduler:
         return lane.queues[rank]
 
     def _lane(self, name: str) -> Lane:
-        return self.lanes.setdefault(name, Lane())
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane()
+        return lane
 
     def _key(self, turn: Turn) -> Key:
         return self.policy.key(turn, self.account(turn.pid))
