@@ -25,10 +25,10 @@ class Judge:
 
     @torch.inference_mode()
     def generate(self, prompt: list[int], new: int) -> Line:
-        """So many greedy tokens."""
+        """So many greedy tokens. The end is no token at all: `min_new_tokens` would forbid it even where it is the best."""
         ids = torch.tensor([prompt])
         out = self._model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, eos_token_id=-1, do_sample=False, pad_token_id=0
         )
         return {"tokens": out[0, len(prompt) :].tolist()}
 
