@@ -2,14 +2,15 @@
 
 Three apps make the calls that they live by, each as the principal it is and in its own class: two answer people (`model.generate`), one
 reads news (`model.embed`, whose reply is its first token). Their calls arrive by Poisson processes of fixed seeds, at 70 % of what the
-machine was measured to do when all three never pause; each app may have a little more than that (`process.set_limits`, as an
-administrator would). Then one of them sends ten times as much, and does not wait when it is refused. `flood_ratio` is the worst p99 of
-another app over its own without a flood, pooled over rounds in which calm and flood take turns.
+machine is measured to do, in each round anew, when all three never pause; each app may have a little more than that
+(`process.set_limits`, as an administrator would). Then one of them sends ten times as much, and does not wait when it is refused. In each
+round calm and floods take turns, with the same arrivals of those who flood nobody. `flood_ratio` is the worst p99 of another app over its
+own without a flood in the same round, in the median of the rounds: at 70 % a machine that is slower for a while has queues by itself.
 """
 
 import asyncio
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from kernos.syscalls.model import CountTokens, Embed, Generate, ListModels
 from kernos.syscalls.process import LimitName, Priority, SetLimits
 
 from .kernel import RunningKernel, booted
-from .report import percentile
+from .report import median, percentile
 from .turns import prompt
 
 SLOTS: Final = 8
@@ -56,7 +57,7 @@ class Plan:
     floods: tuple[str, ...]
 
 
-FULL: Final = Plan(40.0, 2, ("customer_service", "finance_monitor"))
+FULL: Final = Plan(40.0, 3, ("customer_service", "finance_monitor"))
 QUICK: Final = Plan(10.0, 1, ("customer_service",))
 
 
@@ -82,26 +83,41 @@ class Crew:
 def measure(quick: bool) -> dict[str, float]:
     """All parts, each on a kernel of its own: nobody enters one with a bucket that he emptied in another."""
     plan = QUICK if quick else FULL
-    rates = _on_a_kernel(partial(_find_rates, seconds=plan.seconds / 4))
-    firsts: dict[str, dict[str, list[float]]] = {flooding: defaultdict(list) for flooding in ("", *plan.floods)}
-    refused = 0
-    for number in range(plan.rounds):
-        for flooding, found in firsts.items():
-            for crew in _on_a_kernel(partial(_part, rates=rates, seconds=plan.seconds, number=number, flooding=flooding)):
-                found[crew.app] += crew.firsts
-                refused += crew.refused
-    calm = {app: percentile(times, 99) for app, times in firsts[""].items()}
-    p99s = {flooding: {app: percentile(times, 99) for app, times in firsts[flooding].items()} for flooding in plan.floods}
-    ratios = {flooding: max(p99s[flooding][app] / calm[app] for app in calm if app != flooding) for flooding in plan.floods}
-    return {
-        "flood_ratio": max(ratios.values()),
-        **{f"flood_ratio_{flooding}": ratio for flooding, ratio in ratios.items()},
-        **{f"calm_p99_ms_{app}": seconds * 1_000 for app, seconds in calm.items()},
-        **{f"p99_ms_{app}_beside_{flooding}": p99s[flooding][app] * 1_000 for flooding in plan.floods for app in calm if app != flooding},
-        **{f"calls_per_s_{app}": rate for app, rate in rates.items()},
-        "timed": sum(len(times) for found in firsts.values() for times in found.values()),
-        "refused": refused,
-    }
+    rounds = [_round(plan, number) for number in range(plan.rounds)]
+    floods = {name: median([found.ratio(name) for found in rounds]) for name in plan.floods}
+    figures = {"flood_ratio": max(floods.values())} | {f"flood_ratio_{name}": ratio for name, ratio in floods.items()}
+    for key in rounds[0].p99s:
+        figures["_".join(("p99_ms", *key))] = median([found.p99s[key] for found in rounds]) * 1_000
+    for app in rounds[0].rates:
+        figures[f"calls_per_s_{app}"] = median([found.rates[app] for found in rounds])
+    return figures | {"timed": sum(found.timed for found in rounds), "refused": sum(found.refused for found in rounds)}
+
+
+@dataclass
+class Round:
+    """What was found in one."""
+
+    rates: Mapping[str, float]
+    """Calls per second of each app, without a flood."""
+    p99s: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """Seconds to first token by app, or by app, "beside" and the one that floods."""
+    timed: int = 0
+    refused: int = 0
+
+    def ratio(self, flooding: str) -> float:
+        """What a flood does to whom it does most to."""
+        return max(p99 / self.p99s[key[:1]] for key, p99 in self.p99s.items() if key[2:] == (flooding,))
+
+
+def _round(plan: Plan, number: int) -> Round:
+    found = Round(_on_a_kernel(partial(_find_rates, seconds=plan.seconds / 4)))
+    for flooding in ("", *plan.floods):
+        for crew in _on_a_kernel(partial(_part, rates=found.rates, seconds=plan.seconds, number=number, flooding=flooding)):
+            found.timed += len(crew.firsts)
+            found.refused += crew.refused
+            if crew.app != flooding:
+                found.p99s[(crew.app, "beside", flooding) if flooding else (crew.app,)] = percentile(crew.firsts, 99)
+    return found
 
 
 def _on_a_kernel(part: Callable[[RunningKernel, list[Crew]], Awaitable[T]]) -> T:

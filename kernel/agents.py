@@ -85,7 +85,7 @@ class Agents:
         """When the next writing may be."""
 
     def rank(self, agent: Process) -> int:
-        """How urgent is what an agent asks for now: its class, or `batch` while one of its payers uses tokens faster than its rate.
+        """How urgent is what an agent asks for now: its class, or `batch` while one of its payers asks for tokens faster than its rate.
 
         Whoever keeps to his rate goes first then, whatever his class, so that a flood moves nobody but the app it comes from.
         """

@@ -166,7 +166,8 @@ class Gate:
         if row.cost is not Cost.LIGHT:
             if len(self.in_flight) >= CALLS_IN_FLIGHT:
                 raise BusyError(f"The kernel has {CALLS_IN_FLIGHT} calls in flight. Try again in a second.", retry_after=1.0)
-            self.system.quotas.check(process.payers if process is not None else (client.principal,), {"calls": 1})
+            payers = process.payers if process is not None else (client.principal,)
+            self.system.quotas.check_call(payers, self.system.host.now, computes=row.cost is Cost.DEVICE)
         self.system.calls += 1
         if process is not None:
             process.calls += 1

@@ -120,7 +120,7 @@ STARVE_S: Final = 30.0
 """A class that waits so long while more urgent ones run gets one slot: late is better than never, and the others barely notice."""
 
 LATELY_S: Final = 10.0
-"""Over how long it is looked whether a principal uses tokens faster than its rate."""
+"""Over how long it is looked whether a principal asks for tokens faster than its rate."""
 
 FLOOD_RATIO: Final = 1.2
 """From how many times its rate on that is a flood: one of ten times the usual shows in a second or two, while an app that uses four fifths

@@ -1,19 +1,24 @@
 """What an encoder computes next: batches of texts, a piece at a time. Pure.
 
-A piece takes about `PIECE_S` on any device, as the pace of those before it tells, so that whoever is more urgent waits no longer than that,
-and neither does a decoder that shares the device. Classes are strict; within one the agent that was served the least tokens by its weight
-is next (the virtual counter of `accounts.py`). A class that waits longer than `STARVE_S` gets a piece. All of this is forgotten when
-nothing waits: then nobody is ahead of anybody.
+A piece takes about `PIECE_S` on any device, as the pace of those before it tells, so that whoever is more urgent waits hardly longer than
+that, and neither does a decoder that shares the device. Classes are strict; within one the agent that was served the least tokens by its
+weight is next (the virtual counter of `accounts.py`). A class that waits longer than `STARVE_S` gets a piece. All of this is forgotten
+when nothing waits: then nobody is ahead of anybody.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..limits import PIECE_LEAST, PIECE_MOST, PIECE_S, STARVE_S
 
 _DOWN, _UP = 0.3, 0.03
 """How fast the seconds of a token follow, as in `devices/pace.py`: what else runs on a machine only ever makes a piece longer."""
+
+_WITH_REST: Final = 1.5
+"""How much longer a piece may be when nothing of its batch is left then: a small rest would wait as long as a piece, for a step of the
+decoder beside it. Calls of eight sentences took two steps each, and beside a flood of answers they queued for twice as long as alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +90,7 @@ class Pieces:
     def learn(self, lengths: Sequence[int], seconds: float) -> None:
         """A piece of texts of these lengths took so long. One that is small says little: most of its time is not its tokens'."""
         tokens = len(lengths) * max(lengths)
-        if tokens >= PIECE_LEAST:
+        if 2 * tokens >= PIECE_LEAST:  # not all of it: short texts hardly ever fill a piece to the last token
             seen = seconds / tokens
             self._token_s += (seen - self._token_s) * ((_DOWN if seen < self._token_s else _UP) if self._token_s else 1.0)
 
@@ -95,9 +100,14 @@ class Pieces:
         return next((rank for rank in others if now - self._served[rank] > STARVE_S), first)
 
     def _cut(self, job: Job) -> list[int]:
-        """As many texts as take `PIECE_S` when padded to the longest of them, and one at the least."""
+        """As many texts as take `PIECE_S` when padded to the longest of them, and one at the least; all if that is little more."""
         most = min(PIECE_MOST, max(PIECE_LEAST, PIECE_S / self._token_s)) if self._token_s else PIECE_LEAST
-        piece = [job.left.popleft()]
-        while job.left and (len(piece) + 1) * job.lengths[job.left[0]] <= most:
-            piece.append(job.left.popleft())
+        left = job.left
+        if len(left) * job.lengths[left[-1]] <= min(PIECE_MOST, _WITH_REST * most):
+            piece = list(left)
+            left.clear()
+            return piece
+        piece = [left.popleft()]
+        while left and (len(piece) + 1) * job.lengths[left[0]] <= most:
+            piece.append(left.popleft())
         return piece

@@ -6,8 +6,8 @@ and may leave the bucket in debt, and the next turn waits until that is paid.
 
 An agent is charged to all its payers, its app and its user. Either every book takes a charge or none does.
 
-Books are kept in whole numbers (tokens times `_TOKEN`, microseconds), so that no charge is lost by rounding. How fast tokens were used
-lately is an estimate beside them: a minute's worth can be used at once, but not at the expense of those who keep to their rate.
+Books are kept in whole numbers (tokens times `_TOKEN`, microseconds), so that no charge is lost by rounding. How fast tokens were asked
+for lately is an estimate beside them: a minute's worth can be used at once, but not at the expense of those who keep to their rate.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +32,9 @@ WINDOW_S: Final = 60.0
 
 _TOKEN: Final = 60_000_000
 """Microseconds of a minute: at one token a minute, this many parts of a token flow in, one each microsecond."""
+
+_FEW: Final = 1e-3
+"""Calls that are none: of what was so long ago no mean can be told."""
 
 _ADVICE: Final[dict[LimitName, str]] = {
     "tokens_per_minute": "Come back later",
@@ -77,30 +80,39 @@ class Bucket:
 
 
 class Lately:
-    """How fast tokens were used in about the last `LATELY_S`: a mean in which what is older counts exponentially less."""
+    """How fast tokens were asked for in about the last `LATELY_S`: a mean in which what is older counts exponentially less.
 
-    __slots__ = ("_ahead", "_at", "_tokens")
+    What was refused counts as well. With what was used alone a flood shows the later the better it is held back: one of ten times the
+    usual, of which a few calls at a time are let through, took eight seconds, in which the calls of others waited twice as long.
+    """
+
+    __slots__ = ("_ahead", "_at", "_calls", "_tokens")
 
     def __init__(self, now: float) -> None:
-        self._tokens, self._at, self._ahead = 0.0, now, False
+        self._tokens = self._calls = 0.0
+        self._at, self._ahead = now, False
 
-    def add(self, tokens: int, limit: int, now: float) -> None:
-        """Tokens were used, or (fewer than none) were not used after all."""
+    def add(self, tokens: float, calls: int, limit: int, now: float) -> None:
+        """So many calls asked for tokens, or those before used more, or (fewer than none) did not use them after all."""
         self.ahead(limit, now)
-        self._tokens = max(0.0, self._left(now) + tokens)
+        left = exp((self._at - now) / LATELY_S)
+        self._tokens = max(0.0, self._tokens * left + tokens)
+        self._calls = self._calls * left + calls
         self._at = now
 
+    def refuse(self, limit: int, now: float) -> None:
+        """A call was refused before it was known what it would use: as much as others of late did."""
+        if self._calls > _FEW:
+            self.add(self._tokens / self._calls, 1, limit, now)
+
     def ahead(self, limit: int, now: float) -> bool:
-        """Whether they were used faster than a limit per minute lets them flow: from `FLOOD_RATIO` times it on, until they are not at all.
+        """Whether it was faster than a limit per minute lets them flow: from `FLOOD_RATIO` times it on, until it is not at all.
 
         With one bound for both, arrivals by chance are taken for a flood, or a flood swings about the bound and is none half the time.
         """
-        rate = self._left(now) * WINDOW_S / LATELY_S
+        rate = self._tokens * exp((self._at - now) / LATELY_S) * WINDOW_S / LATELY_S
         self._ahead = rate > (limit if self._ahead else FLOOD_RATIO * limit)
         return self._ahead
-
-    def _left(self, now: float) -> float:
-        return self._tokens * exp((self._at - now) / LATELY_S)
 
 
 class Book:
@@ -179,6 +191,16 @@ class Quotas:
                     retry = name in ("turns", "kv_pages", "calls") and amount <= limits[name]
                     raise _refusal(payer, name, limits[name], held[name], QUOTA_RETRY_S if retry else None)
 
+    def check_call(self, payers: Payers, now: float, *, computes: bool) -> None:
+        """Raise `LimitError` if one of the payers has as many calls in flight as it may; of one that `computes`, this is remembered."""
+        try:
+            self.check(payers, {"calls": 1})
+        except LimitError as error:
+            book = self.books.get(error.details["principal"])
+            if computes and book is not None:
+                book.lately.refuse(book.bucket.rate, now)
+            raise
+
     def take(self, payers: Payers, wanted: Limits, now: float) -> None:
         """Let all payers hold that much more, or raise `LimitError` and change nothing."""
         self.check(payers, wanted)
@@ -202,25 +224,29 @@ class Quotas:
     # --- tokens -------------------------------------------------------------------------------------------------------------------
 
     def spend(self, payers: Payers, tokens: int, now: float) -> None:
-        """Charge tokens that must be there before the work begins, or raise `LimitError` and change nothing."""
+        """Charge tokens that must be there before the work begins, or raise `LimitError` and charge nothing."""
         for payer in payers:
             bucket = self._bucket(payer, now)
             if missing := bucket.missing(tokens):
+                self.books[payer].lately.add(tokens, 1, bucket.rate, now)  # asked for all the same
                 # One microsecond more than needed, as the caller's clock may be a part of one behind.
                 wait = (-(-missing // bucket.rate) + 1) / 1e6 if bucket.rate else None
                 raise _refusal(payer, "tokens_per_minute", bucket.rate, bucket.used(), wait)
-        self.pour(payers, -tokens, now)
+        self._move(payers, -tokens, 1, now)
 
     def pour(self, payers: Payers, tokens: int, now: float) -> None:
         """Put tokens back, or (fewer than none) take them whether they are there or not."""
+        self._move(payers, tokens, 0, now)
+
+    def _move(self, payers: Payers, tokens: int, calls: int, now: float) -> None:
         for payer in payers:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)
-            self.books[payer].lately.add(-tokens, bucket.rate, now)
+            self.books[payer].lately.add(-tokens, calls, bucket.rate, now)
             self.poured.add(payer)
 
     def ahead(self, payers: Payers, now: float) -> bool:
-        """Whether one of the payers lately used tokens faster than its limit lets them flow, see `Lately`; asking makes no book."""
+        """Whether one of the payers lately asked for tokens faster than its limit lets them flow, see `Lately`; asking makes no book."""
         books = ((self.books.get(payer), self.limits(payer)["tokens_per_minute"]) for payer in payers)
         return any(book is not None and book.lately.ahead(rate, now) for book, rate in books)
 

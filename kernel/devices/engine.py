@@ -173,7 +173,8 @@ class Engine:
         # What is left of the limit does not go to less urgent prompts: the urgent would wait for them.
         rank = min((sequence.begin.rank for sequence in prompts), default=inf)
         prompts = [sequence for sequence in prompts if sequence.begin.rank == rank]
-        most = self._pace.beside(len(rows)) if rows else self._pace.alone()
+        behind = any(row.begin.rank < rank for row in rows)
+        most = self._pace.beside(len(rows), behind=behind) if rows else self._pace.alone()
         if any(rank < row.begin.rank for row in rows):  # those who decode and are less urgent sit out, so that the step is shorter
             rows = [row for row in rows if row.begin.rank <= rank]
             most = PREFILL_URGENT if rows else self._pace.alone()

@@ -9,6 +9,8 @@ from typing import Final
 _STRETCH: Final = 1.0
 """A step that computes prompts beside rows may take so much longer than one without: what those rows notice. Half as much was tried where
 prompt tokens are dear: prompts then took so long that few rows decoded together, and all were served later."""
+_STRETCH_BEHIND: Final = 0.25
+"""The same for prompts less urgent than some of those rows. It is also what texts wait for that are embedded beside them."""
 _ALONE: Final = 4
 """A step that computes prompts only may take so many times one that decodes: shorter ones would read the weights too often."""
 
@@ -46,9 +48,9 @@ class Pace:
         elif self._decoding and tokens >= LEAST:
             self._token = _follow(self._token, max(seconds - self._step(rows), 0.0) / tokens)
 
-    def beside(self, rows: int) -> int:
-        """Prompt tokens beside so many rows."""
-        return self._fitting(_STRETCH * self._step(rows), LEAST)
+    def beside(self, rows: int, *, behind: bool = False) -> int:
+        """Prompt tokens beside so many rows; `behind`: of prompts that are less urgent than some of them."""
+        return self._fitting((_STRETCH_BEHIND if behind else _STRETCH) * self._step(rows), LEAST)
 
     def alone(self) -> int:
         """Prompt tokens in a step without decoding rows."""

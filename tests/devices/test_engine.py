@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
-from kernos.kernel.devices.pace import LEAST, MOST
+from kernos.kernel.devices.pace import LEAST, MOST, Pace
+from tests.devices.conftest import SteadyPace
 
 PERSON = json.dumps(
     {
@@ -129,6 +130,24 @@ def test_an_urgent_prompt_is_not_computed_together_with_others(bench: Any, promp
     assert prefilled(bench.step()) == {urgent: len(prompts[1])}
     bench.drain()
     assert [bench.tokens[seq] for seq in (late, urgent)] == [tokens[:10] for tokens in greedy[:2]]
+
+
+def test_a_less_urgent_prompt_takes_less_of_a_step(
+    bench: Any, prompts: list[list[int]], greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = SteadyPace()
+    Pace.learn(pace, 1, 0, 0.04)
+    Pace.learn(pace, 1, 40, 0.08)
+    monkeypatch.setattr(bench.driver._engines["it"], "_pace", pace)
+    bench.begin(prompts[0], 30, rank=1)
+    bench.step()
+    late = bench.begin(prompts[7], 1, rank=2)
+    assert prefilled(bench.step())[late] == LEAST
+    bench.driver.stop(Stop(late))
+    equal = bench.begin(prompts[7], 1, rank=1)
+    assert prefilled(bench.step())[equal] == 40
+    bench.drain()
+    assert bench.tokens[equal] == greedy[7][:1]
 
 
 def test_a_pass_is_given_up_for_somebody_more_urgent(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:

@@ -31,9 +31,9 @@ def used(quotas: Quotas, principal: str, name: str, now: float = NOW) -> int:
     return next(meter.used for meter in quotas.usage(principal, now) if meter.limit == name)
 
 
-def refused(act: Any, *arguments: Any) -> LimitError:
+def refused(act: Any, *arguments: Any, **options: Any) -> LimitError:
     with pytest.raises(LimitError) as caught:
-        act(*arguments)
+        act(*arguments, **options)
     return caught.value
 
 
@@ -180,6 +180,42 @@ class TestAhead:
         ahead = [second for second in range(100) if self._after(quotas, 200, NOW + second)]
         assert ahead == list(range(ahead[0], 100))
         assert all(self._after(quotas, 120, NOW + second) for second in range(100, 200)), "slower, and still faster than the rate"
+
+    def test_a_flood_shows_however_few_of_its_calls_are_let_through(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=6_000, calls=1))
+        for second in range(300):
+            quotas.spend((SHOP,), 80, NOW + second)
+        quotas.take((SHOP,), {"calls": 1}, NOW)
+        for tenth in range(20):  # ten calls a second, as large as those before
+            refused(quotas.check_call, (SHOP,), NOW + 300 + tenth / 10, computes=True)
+        assert quotas.ahead((SHOP,), NOW + 302)
+
+    def test_calls_that_compute_nothing_are_none(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=6_000, calls=1))
+        quotas.spend((SHOP,), 80, NOW)
+        quotas.take((SHOP,), {"calls": 1}, NOW)
+        for _ in range(100):
+            refused(quotas.check_call, (SHOP,), NOW, computes=False)
+        assert not quotas.ahead((SHOP,), NOW)
+
+    def test_only_the_payer_who_is_refused_asked_for_too_much(self) -> None:
+        quotas = books(shop=limits(tokens_per_minute=6_000, calls=9), anna=limits(tokens_per_minute=6_000, calls=1))
+        quotas.spend(BOTH, 80, NOW)
+        quotas.take(BOTH, {"calls": 1}, NOW)
+        for _ in range(100):
+            refused(quotas.check_call, BOTH, NOW, computes=True)
+        assert quotas.ahead((ANNA,), NOW)
+        assert not quotas.ahead((SHOP,), NOW)
+
+    def test_tokens_that_were_not_there_were_asked_for(self) -> None:
+        quotas = books()
+        quotas.spend((SHOP,), 600, NOW - 300)
+        quotas.pour((SHOP,), -600, NOW)
+        assert quotas.ahead((SHOP,), NOW)
+        later = NOW + 20
+        assert not quotas.ahead((SHOP,), later)
+        refused(quotas.spend, (SHOP,), 500, later)
+        assert quotas.ahead((SHOP,), later)
 
     @staticmethod
     def _after(quotas: Quotas, tokens: int, now: float) -> bool:
