@@ -86,8 +86,9 @@ def measure(quick: bool) -> dict[str, float]:
     rounds = [_round(plan, number) for number in range(plan.rounds)]
     floods = {name: median([found.ratio(name) for found in rounds]) for name in plan.floods}
     figures = {"flood_ratio": max(floods.values())} | {f"flood_ratio_{name}": ratio for name, ratio in floods.items()}
-    for key in rounds[0].p99s:
-        figures["_".join(("p99_ms", *key))] = median([found.p99s[key] for found in rounds]) * 1_000
+    for app, flooding in rounds[0].p99s:
+        name = f"p99_ms_{app}_beside_{flooding}" if flooding else f"p99_ms_{app}"
+        figures[name] = median([found.p99s[app, flooding] for found in rounds]) * 1_000
     for app in rounds[0].rates:
         figures[f"calls_per_s_{app}"] = median([found.rates[app] for found in rounds])
     return figures | {"timed": sum(found.timed for found in rounds), "refused": sum(found.refused for found in rounds)}
@@ -99,14 +100,14 @@ class Round:
 
     rates: Mapping[str, float]
     """Calls per second of each app, without a flood."""
-    p99s: dict[tuple[str, ...], float] = field(default_factory=dict)
-    """Seconds to first token by app, or by app, "beside" and the one that floods."""
+    p99s: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds to first token by app and the one that floods ("": nobody does)."""
     timed: int = 0
     refused: int = 0
 
     def ratio(self, flooding: str) -> float:
         """What a flood does to whom it does most to."""
-        return max(p99 / self.p99s[key[:1]] for key, p99 in self.p99s.items() if key[2:] == (flooding,))
+        return max(p99 / self.p99s[app, ""] for (app, by), p99 in self.p99s.items() if by == flooding)
 
 
 def _round(plan: Plan, number: int) -> Round:
@@ -116,7 +117,7 @@ def _round(plan: Plan, number: int) -> Round:
             found.timed += len(crew.firsts)
             found.refused += crew.refused
             if crew.app != flooding:
-                found.p99s[(crew.app, "beside", flooding) if flooding else (crew.app,)] = percentile(crew.firsts, 99)
+                found.p99s[crew.app, flooding] = percentile(crew.firsts, 99)
     return found
 
 
