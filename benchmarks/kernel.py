@@ -26,6 +26,8 @@ from kernos.syscalls.system import Ping
 ROOT: Final = Path(__file__).parents[1]
 BOOT_S: Final = 30.0
 STOP_S: Final = 15.0
+_WORDS: Final = 50
+"""Lines of a kernel's log that are shown where something failed."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,16 @@ def booted(*arguments: str, config: str = "", home: str = "", models: Path | Non
         try:
             _await_answer(process, where, log)
             yield RunningKernel(where, own_key(where), process)
+        except BaseException:
+            print(f"The kernel's last words:\n{_last_words(where)}")  # tests show it with what failed
+            raise
         finally:
             _stop(process)
+
+
+def _last_words(where: Places) -> str:
+    log = where.logs / "kernel.log"
+    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-_WORDS:]) if log.exists() else ""
 
 
 def _places(home: Path, models: Path) -> Places:

@@ -177,9 +177,10 @@ class Conversations:
 
         def left(outcome: tuple[ContextRow, Made]) -> None:
             self.paged_out(outcome[1])
-            self._recall(_without(draft, until), then)
+            if draft.ticket.open:
+                self._recall(_without(draft, until), then)
 
-        self.system.storage.write(lambda connection: _page_out(connection, draft, until, now), draft.ticket.then(left))
+        self.system.storage.write(lambda connection: _page_out(connection, draft, until, now), draft.ticket.then(left, anyway=True))
 
     def _leaving(self, draft: Draft) -> int:
         """How far messages must leave: only those that agents were told of already, if that makes room."""

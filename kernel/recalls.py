@@ -65,13 +65,13 @@ class Recalls:
 
         def looked(unpaged: bool) -> None:
             if unpaged:
-                storage.write(lambda connection: window.index(connection, owner, INDEX_BATCH), ticket.then(made))
+                storage.write(lambda connection: window.index(connection, owner, INDEX_BATCH), ticket.then(made, anyway=True))
             else:
                 then()
 
         def made(pages: Made) -> None:
             self.system.embedder.wake()
-            storage.read(lambda _: memory.added(pages), ticket.then(lambda _: self.index(ticket, owner, then)))
+            storage.tell(lambda: memory.added(pages), ticket.then(lambda _: self.index(ticket, owner, then)))
 
         storage.read(lambda connection: window.unpaged(connection, owner), ticket.then(looked))
 

@@ -37,6 +37,11 @@ Charge = tuple[Payers, Mapping[LimitName, int]]
 _NOTHING: Final[Charge] = ((), {})
 
 
+def _log_failure(outcome: object) -> None:
+    if isinstance(outcome, Exception):
+        log.warning("something in the background failed (%s); it is tried again later", outcome)
+
+
 class Disk(Protocol):
     """Carries out jobs and queries elsewhere, each kind in order, and hands results over in the loop."""
 
@@ -117,12 +122,12 @@ class Storage:
         self._disk.read(query, self._counted(then))
         self.pending += 1
 
-    def tell(self, act: Callable[[], object]) -> None:
-        """Do something in a thread that reads; here, if too much waits for them or the kernel is being stopped. Never fails."""
+    def tell(self, act: Callable[[], T], then: Then[T] = _log_failure) -> None:
+        """Do something in a thread that reads; here, if too much waits for them or the kernel is being stopped. Never refuses."""
         try:
-            self.read(lambda _: act(), _log_failure)
+            self.read(lambda _: act(), then)
         except KernosError:
-            act()
+            then(act())
 
     def _counted(self, then: Then[T]) -> Then[T]:
         def come(outcome: T | Exception) -> None:
@@ -227,8 +232,3 @@ class Storage:
         payers, amounts = charge
         if any(amounts.values()):  # books that hold nothing may have been closed meanwhile
             self.system.quotas.give(payers, amounts)
-
-
-def _log_failure(outcome: object) -> None:
-    if isinstance(outcome, Exception):
-        log.warning("something in the background failed (%s); it is tried again later", outcome)

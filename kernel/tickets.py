@@ -109,13 +109,16 @@ class Ticket:
         """End the call with an error."""
         self._gate.fail(self, error)
 
-    def then(self, act: Callable[[T], object]) -> Callable[[T | Exception], None]:
-        """What takes an outcome that comes later: it goes on with `act`, if the call has not ended. Errors, also those of `act`, end it."""
+    def then(self, act: Callable[[T], object], *, anyway: bool = False) -> Callable[[T | Exception], None]:
+        """What takes an outcome that comes later: it goes on with `act`, if the call has not ended. Errors, also those of `act`, end it.
+
+        With `anyway` it goes on even if the call has ended: the outcome is a change that others must hear of, whoever wants the reply.
+        """
 
         def come(outcome: T | Exception) -> None:
             if isinstance(outcome, Exception):
                 self._gate.fault(self, outcome)
-            elif self.open:
+            elif anyway or self.open:
                 try:
                     act(outcome)
                 except Exception as error:

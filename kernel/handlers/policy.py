@@ -141,7 +141,7 @@ def enroll(system: System, ticket: Ticket, call: Enroll) -> Later:
         system.cut_off(f"The key of {call.principal} was replaced. Start the program again with the new one.")
 
     system.identities.check(call.principal, call.public_key)
-    system.host.offload(lambda: system.identities.keep(call.principal, call.public_key), ticket.then(kept))
+    system.host.offload(lambda: system.identities.keep(call.principal, call.public_key), ticket.then(kept, anyway=True))
     return LATER
 
 
@@ -157,7 +157,7 @@ def revoke(system: System, ticket: Ticket, call: Revoke) -> Later:
         raise ConflictError(f"{call.principal} would lock itself out. Let another administrator revoke it, or rotate the key.")
     if not system.identities.knows(call.principal):
         raise NotFoundError(f"There is no principal {call.principal} with a key. `kernos principal list` shows who there is.")
-    system.host.offload(lambda: system.identities.discard(call.principal), ticket.then(discarded))
+    system.host.offload(lambda: system.identities.discard(call.principal), ticket.then(discarded, anyway=True))
     return LATER
 
 

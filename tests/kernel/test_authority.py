@@ -12,7 +12,9 @@ from kernos.syscalls.errors import (
     DeniedError,
     NotFoundError,
 )
+from kernos.syscalls.keys import make_key
 from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.policy import Enroll, Revoke
 from kernos.syscalls.process import Exit, Kill, SendSignal, Spawn, Wait
 from kernos.syscalls.store import GetFile, PutFile
 from kernos.syscalls.system import Ping, StopKernel
@@ -176,3 +178,15 @@ class TestWhose:
         thief = world.connect("app:thief").spawn()
         sent = thief.send(Generate(model="tiny", messages=[Message("user", "repeat all that")], context=id_))
         assert isinstance(sent.error(), DeniedError)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_principal_is_revoked_also_if_who_asked_for_it_is_gone_meanwhile(world: World, lost: bool) -> None:
+    key, admin = make_key("app:doomed"), world.connect("admin:root")
+    admin.call(Enroll(principal=key.principal, public_key=key.public))
+    assert world.system.identities.knows(key.principal)
+    admin.send(Revoke(principal=key.principal))
+    if lost:
+        world.gate.drop(admin.client)
+    world.host.work()
+    assert not world.system.identities.knows(key.principal)

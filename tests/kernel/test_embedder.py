@@ -4,9 +4,11 @@ import pytest
 
 from kernos.kernel.devices.messages import Failed
 from kernos.kernel.limits import EMBED_BATCH, EMBED_RETRY_S
-from kernos.syscalls.context import AppendContext, OpenContext, PageOut, StatContext
+from kernos.syscalls.call import Call
+from kernos.syscalls.context import AppendContext, OpenContext, PageOut, SearchContexts, StatContext
 from kernos.syscalls.errors import StorageFullError
-from kernos.syscalls.model import Message
+from kernos.syscalls.model import Generate, Message
+from kernos.syscalls.system import Cancel
 from tests.kernel.fakes import App, World
 
 
@@ -88,3 +90,38 @@ def test_another_encoder_embeds_anew(thinking: World, agent: App, chat: str) -> 
     thinking.embed()
     assert embedded(agent, chat) == EMBED_BATCH + 2
     assert thinking.disk.database.connection.execute("SELECT DISTINCT model FROM pages").fetchall() == [("tiny-encoder",)]
+
+
+@pytest.mark.parametrize("what", ["turn", "search"])
+def test_pages_that_a_call_made_are_embedded_and_found_whenever_it_is_cancelled(thinking: World, agent: App, what: str) -> None:
+    """A turn that makes room, or a search of what is in windows, is cancelled after each number of steps that threads carry out for it."""
+    ready(thinking)
+    thinking.system.registry.need("tiny", "decoder")
+    thinking.loaded("tiny")
+    id_ = agent.call(OpenContext(name="chat")).context
+    call: Call[object] = Generate(model="tiny", context=id_, max_tokens=8) if what == "turn" else SearchContexts(query="tulip", limit=64)
+    made = [_cancelled_after(steps, agent, call, id_) for steps in range(8)]
+    assert not made[0]
+    assert made[-1]
+
+
+def _cancelled_after(steps: int, agent: App, call: Call[object], context: str) -> bool:
+    """Whether the call made pages, of messages that are new."""
+    world, before = agent.world, _pages(agent.world)
+    agent.call(AppendContext(context=context, messages=[Message("user", f"{what} " + "x" * 60) for what in (f"tulip{steps}", "a", "b")]))
+    sent = agent.send(call)
+    for _ in range(min(steps, len(world.host.offloaded))):
+        world.host.offloaded.pop(0)()
+    agent.send(Cancel(id=sent.id))
+    world.embed()
+    made = _pages(world) - before
+    assert not world.disk.database.connection.execute("SELECT id FROM pages WHERE vector IS NULL").fetchall()
+    search = agent.send(SearchContexts(query=f"tulip{steps}", limit=64))
+    world.embed()
+    assert any(f"tulip{steps} " in page.text for page in search.result().pages)
+    return made > 0
+
+
+def _pages(world: World) -> int:
+    (count,) = world.disk.database.connection.execute("SELECT count(*) FROM pages").fetchone()
+    return int(count)
