@@ -21,7 +21,7 @@ LOAD = replace(FULL, rounds=1)
 async def ours(settings: str) -> list[float]:
     """Times to first token of the kernel."""
     with booted(config=f"slots = {SLOTS}\n{settings}") as kernel:
-        return await arrive_at(kernel, kernel.load_models(), LOAD, 0)
+        return [turn.first for turn in await arrive_at(kernel, kernel.load_models(), LOAD, 0)]
 
 
 async def theirs(peer: Peer, questions: Questions) -> list[float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from kernos.syscalls.errors import BadRequestError, BusyError, DeviceError, KernosError, WindowExceededError
-from kernos.syscalls.model import Chunk, Generate, Generation, Message, Usage
+from kernos.syscalls.model import Chunk, Generate, Generation, Message, Timing, Usage
 
 from .core import scheduler
 from .core.pages import Page, Table
@@ -45,6 +45,8 @@ class Answer:
     bill: Bill
     rank: int
     """Of its class, as when it was asked for."""
+    asked: float
+    """When that was."""
     tokens: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     unsent: int = 0
@@ -69,6 +71,9 @@ class Answer:
     """Of the prompt, when it was first begun."""
     held: int = 0
     """Tokens whose KV the sequence has, as last reported."""
+    prefill: float = 0.0
+    """Seconds in which its prompt was computed, before its first token."""
+    timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
         # Who may share pages: the agents of one app. It sees all their texts anyway, so how fast an answer comes tells it nothing new.
@@ -83,8 +88,10 @@ class Answer:
         """The names of the full pages of its first `count` tokens."""
         return self.chain.of(self.context, count)
 
-    def add(self, tokens: list[int]) -> None:
+    def add(self, tokens: list[int], now: float) -> None:
         """Take in produced tokens, and send the text they complete."""
+        if not self.tokens:
+            self.timing = Timing(max(0.0, now - self.asked - self.prefill), self.prefill)
         self.tokens += tokens
         self.unsent += len(tokens)
         self.ticket.agent.generated_tokens += len(tokens)
@@ -169,9 +176,9 @@ class Turns:
         limit = min(call.max_tokens, window - len(prompt))
         stop = StopText(call.stop)
         pages = -(-(len(prompt) + limit) // PAGE)
-        rank = self.system.agents.rank(ticket.agent)  # as it is without this turn
-        bill = self.system.quotas.begin(ticket.payers, len(prompt), pages, self.system.host.now)
-        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill, rank)
+        rank, now = self.system.agents.rank(ticket.agent), self.system.host.now  # as it is without this turn
+        bill = self.system.quotas.begin(ticket.payers, len(prompt), pages, now)
+        answer = Answer(self._last_id, ticket, call, model, prompt, limit, sampling, model.tokenizer.decoder(), stop, bill, rank, now)
         self.answers[answer.id] = answer
         ticket.on_end = lambda: self._withdraw(answer)
         ticket.agent.prompt_tokens += len(prompt)
@@ -247,17 +254,16 @@ class Turns:
 
     def stepped(self, report: messages.Stepped) -> None:
         """A device has made a step."""
-        self._measure(report)
-        for output in report.outputs:
-            answer = self.by_seq.get(output.seq)
-            if answer is not None:
-                self._advance(answer, output)
-
-    def _measure(self, report: messages.Stepped) -> None:
         prefilled = sum(output.prefilled for output in report.outputs)
         first = self.by_seq.get(report.outputs[0].seq) if report.outputs else None
         if first is not None:
             self.system.paging.computed(first.model.name, prefilled, report.seconds)
+        token_s = report.seconds / max(1, prefilled + report.rows)
+        for output in report.outputs:
+            answer = self.by_seq.get(output.seq)
+            if answer is not None:
+                answer.prefill += token_s * output.prefilled
+                self._advance(answer, output)
 
     def _advance(self, answer: Answer, output: Output) -> None:
         answer.held = output.held
@@ -265,7 +271,7 @@ class Turns:
         if output.tokens:
             answer.bill.charge(len(output.tokens), self.system.host.now)
             self.system.agents.count(answer.ticket.agent)
-            answer.add(output.tokens)
+            answer.add(output.tokens, self.system.host.now)
         if answer.id not in self.answers:
             return  # its client is gone, as sending the text has shown
         if answer.stop.hit:
@@ -286,8 +292,8 @@ class Turns:
         if isinstance(event, scheduler.Ended) and answer.running:
             self._command(answer, messages.Stop(answer.seq))  # its row was kept to be saved
         self._forget(answer, event)
-        usage = Usage(len(answer.prompt), len(answer.tokens), answer.spared)
-        generation = Generation("".join(answer.pieces), finish, usage, answer.tokens, answer.resumed, sorted(answer.ticket.agent.labels))
+        usage, labels = Usage(len(answer.prompt), len(answer.tokens), answer.spared), sorted(answer.ticket.agent.labels)
+        generation = Generation("".join(answer.pieces), finish, usage, answer.tokens, answer.resumed, labels, answer.timing)
         if answer.call.context is None:
             answer.ticket.reply(generation)
         else:

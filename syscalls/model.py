@@ -38,6 +38,15 @@ class Usage(msgspec.Struct, frozen=True):
     """Prompt tokens that had been computed before, for this app, and did not have to be computed again."""
 
 
+class Timing(msgspec.Struct, frozen=True):
+    """What the time to the first token of a turn was made of, in seconds; both 0 if it produced none."""
+
+    waiting: float = 0.0
+    """In which nothing of its prompt was computed: for a slot, for pages, for others."""
+    prefill: float = 0.0
+    """In which its prompt was computed. Of a step that computed for others too, its part by tokens."""
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """The next piece of an answer; `tokens` counts the tokens it took."""
 
@@ -58,6 +67,7 @@ class Generation(msgspec.Struct, frozen=True):
     """How often the turn was carried on after its device had crashed."""
     labels: LabelNames = []
     """Of its context, its messages and its model."""
+    timing: Timing = Timing()
 
 
 class Embeddings(msgspec.Struct, frozen=True):

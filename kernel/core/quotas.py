@@ -95,7 +95,7 @@ class Lately:
     def add(self, tokens: float, calls: int, limit: int, now: float) -> None:
         """So many calls asked for tokens, or those before used more, or (fewer than none) did not use them after all."""
         self.ahead(limit, now)
-        left = exp((self._at - now) / LATELY_S)
+        left = self._left(now)
         self._tokens = max(0.0, self._tokens * left + tokens)
         self._calls = self._calls * left + calls
         self._at = now
@@ -110,9 +110,13 @@ class Lately:
 
         With one bound for both, arrivals by chance are taken for a flood, or a flood swings about the bound and is none half the time.
         """
-        rate = self._tokens * exp((self._at - now) / LATELY_S) * WINDOW_S / LATELY_S
+        rate = self._tokens * self._left(now) * WINDOW_S / LATELY_S
         self._ahead = rate > (limit if self._ahead else FLOOD_RATIO * limit)
         return self._ahead
+
+    def _left(self, now: float) -> float:
+        """What part of it still counts."""
+        return exp((self._at - now) / LATELY_S)
 
 
 class Book:
@@ -232,13 +236,10 @@ class Quotas:
                 # One microsecond more than needed, as the caller's clock may be a part of one behind.
                 wait = (-(-missing // bucket.rate) + 1) / 1e6 if bucket.rate else None
                 raise _refusal(payer, "tokens_per_minute", bucket.rate, bucket.used(), wait)
-        self._move(payers, -tokens, 1, now)
+        self.pour(payers, -tokens, now, calls=1)
 
-    def pour(self, payers: Payers, tokens: int, now: float) -> None:
-        """Put tokens back, or (fewer than none) take them whether they are there or not."""
-        self._move(payers, tokens, 0, now)
-
-    def _move(self, payers: Payers, tokens: int, calls: int, now: float) -> None:
+    def pour(self, payers: Payers, tokens: int, now: float, *, calls: int = 0) -> None:
+        """Put tokens back, or (fewer than none) take them whether they are there or not; `calls` new ones asked for them."""
         for payer in payers:
             bucket = self._bucket(payer, now)
             bucket.level = min(bucket.level + tokens * _TOKEN, bucket.rate * _TOKEN)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kernos.kernel import turns as turns_module
-from kernos.kernel.devices.messages import Begin, Extend, Failed, Stop
+from kernos.kernel.devices.messages import Begin, Extend, Failed, Output, Stepped, Stop
 from kernos.kernel.host import Delivery
 from kernos.kernel.limits import INLINE_TEXT, LEASE_TOKENS, RESUMES
 from kernos.kernel.memory import transcripts
@@ -23,7 +23,7 @@ from kernos.syscalls.errors import (
     StorageFullError,
     WindowExceededError,
 )
-from kernos.syscalls.model import Generate, Generation, Message
+from kernos.syscalls.model import Generate, Generation, Message, Timing
 from kernos.syscalls.process import ListProcesses
 from kernos.syscalls.system import Cancel, GetStatus, Ping
 from tests.kernel.fakes import App, Sent, World, byte_token, make_world, tiny_model, tokens_of
@@ -116,6 +116,18 @@ class TestAnswers:
         thinking.step((begin.seq, tokens_of("four"), "stop"))
         (row,) = agent.call(ListProcesses()).processes
         assert (row.prompt_tokens, row.generated_tokens, row.service) == (2 * len(PROMPT), 5, 5.0)
+
+    def test_how_long_it_waited_and_how_long_its_prompt_was_computed(self, thinking: World, agent: App) -> None:
+        """A step of 9 s computes 4 tokens of each of two prompts and a token of one more row; a second of 2 s the rest of one alone."""
+        sent, begin = ask(agent)
+        _, other = ask(agent)
+        thinking.host.advance(10)
+        thinking.report("decoder", Stepped([Output(begin.seq, [], 4, ""), Output(other.seq, [], 4, "")], 9.0, 1))
+        thinking.host.advance(5)
+        thinking.report("decoder", Stepped([Output(begin.seq, tokens_of("G"), 14, "")], 2.0, 0))
+        thinking.host.advance(5)
+        thinking.report("decoder", Stepped([Output(begin.seq, tokens_of("o"), 0, "length")], 1.0, 1))
+        assert sent.result().timing == Timing(waiting=9.0, prefill=6.0)
 
     def test_what_is_asked_of_the_device(self, thinking: World, agent: App) -> None:
         _, begin = ask(agent, temperature=0.5, top_p=0.9, seed=42, ignore_eos=True, schema='{"type": "object"}')
