@@ -1,8 +1,8 @@
 """Passes by compiled code (`step.cpp`, built by `compiler`), on a CPU: all layers of a pass without Python, at the speed of memory.
 
 Arithmetic is float32. Weights are kept as the model ships them, so bfloat16 ones take half the memory and half the time to read, and give
-the same tokens as in float32; opted for, they are rounded to 8 bits, a scale for each output. A token depends on its own sequence to the
-last bit, whatever else is in the pass.
+the same tokens as in float32; opted for, they are rounded to 8 bits, a scale for each 32 of an output, and their inputs to 12. A token
+depends on its own sequence to the last bit, whatever else is in the pass.
 """
 
 from ctypes import byref
@@ -93,5 +93,5 @@ class Compiled:
 
 
 def supports(library: Library, shape: Shape, config: dict[str, Any]) -> bool:
-    """Whether the library can compute a model: its heads must come in whole panels, its inputs in pairs."""
-    return shape.head_dim % library.panel == 0 and config["hidden_size"] % 2 == config["intermediate_size"] % 2 == 0
+    """Whether the library can compute a model: its heads must come in whole panels, its inputs in words of four."""
+    return shape.head_dim % library.panel == 0 and config["hidden_size"] % 4 == config["intermediate_size"] % 4 == 0

@@ -10,8 +10,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-_INT8_UNIT = 2.0**-24
-"""What the library takes a one in 8 bits for, upside down."""
 
 
 class Linear(ctypes.Structure):
@@ -60,6 +58,8 @@ class Library:
         """Outputs whose weights lie together."""
         self.group = int(loaded.kernos_group())
         """Inputs of an output whose weights in 8 bits have a scale in common."""
+        self.unit = int(loaded.kernos_unit())
+        """What it takes a one in 8 bits for."""
         self.pack, self.rows, self.linear = loaded.kernos_pack, loaded.kernos_rows, loaded.kernos_linear
         self.layers, self.logits = loaded.kernos_layers, loaded.kernos_logits
         self.pack.argtypes = (POINTER(Linear), c_void_p)
@@ -85,7 +85,7 @@ class Packer:
         """The weight [out, in], bfloat16 or float32, in panels."""
         (outputs, inputs), scale = weight.shape, None
         if self._int8:
-            weight, scale = _rounded(weight, self._library.panel, self._library.group)
+            weight, scale = _rounded(weight, self._library)
         weight = weight.contiguous()
         panels = weight.new_zeros(-(-outputs // self._library.panel), inputs, self._library.panel)
         self._kept.append(panels)
@@ -128,12 +128,12 @@ def _is_right(library: Library) -> bool:
     return True
 
 
-def _rounded(weight: Tensor, panel: int, group: int) -> tuple[Tensor, Tensor]:
+def _rounded(weight: Tensor, library: Library) -> tuple[Tensor, Tensor]:
     """The weight [out, in] in 8 bits, and a scale of each group of inputs of each output, [panels, groups, panel]."""
-    outputs, inputs = weight.shape
+    (outputs, inputs), panel, group = weight.shape, library.panel, library.group
     groups = -(-inputs // group)
     padded = F.pad(weight.float(), (0, groups * group - inputs)).view(outputs, groups, group)
     scale = padded.abs().amax(2).clamp_min(1e-12) / 127
     rounded = (padded / scale[:, :, None]).round().to(torch.int8).view(outputs, -1)[:, :inputs]
-    scale = F.pad(scale * _INT8_UNIT, (0, 0, 0, -outputs % panel))
+    scale = F.pad(scale / library.unit, (0, 0, 0, -outputs % panel))
     return rounded, scale.view(-1, panel, groups).transpose(1, 2).contiguous()

@@ -8,7 +8,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
@@ -21,6 +26,7 @@ constexpr int PANEL = 2 * LANES;  // outputs whose weights lie together, [in][PA
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef int16_t Shorts __attribute__((vector_size(LANES * 4)));
 enum Kind { FLOAT, BFLOAT, INT8 };
 
 struct Linear {
@@ -52,26 +58,31 @@ struct Pass {
     int64_t of_layer, of_row, of_head;  // their strides
 };
 
-static inline Vec load(const float* p) {
-    Vec v;
-    std::memcpy(&v, p, sizeof v);
+template <class V, class N>
+static inline V read(const N* at) {
+    V v;
+    std::memcpy(&v, at, sizeof v);
     return v;
 }
 
-// How weights of a type lie in a panel: the inputs of `COLUMNS` columns in words of 32 bits, a lane each, from which shifts and masks make
-// vectors. Widening each number by itself takes three times the instructions. `place` is where number o of column k is. GROUP columns
-// have a scale in common; 0: there is none. ROWS are as many tokens as AVX2's 16 registers can take at once, with two sums each.
+static inline Vec load(const float* p) { return read<Vec>(p); }
+
+// How weights of a type lie in a panel: `place` is where number o of column k is, so that registers are filled by shifts and masks. Widening
+// each number by itself takes three times the instructions. ROWS are as many tokens as AVX2's 16 registers can take at once, with two sums
+// each. X is what they are multiplied by, from one token on.
 struct Floats {
     typedef float Number;
-    static constexpr int COLUMNS = 1, GROUP = 0, ROWS = 6;
+    typedef const float* X;
+    static constexpr int ROWS = 6;
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o; }
     static float value(float number) { return number; }
-    static void unpack(const float* at, Vec (&w)[1][2]) { w[0][0] = load(at), w[0][1] = load(at + LANES); }
+    static void unpack(const float* at, Vec (&w)[2]) { w[0] = load(at), w[1] = load(at + LANES); }
 };
 
 struct Bfloats {  // the upper half of a float
     typedef uint16_t Number;
-    static constexpr int COLUMNS = 1, GROUP = 0, ROWS = 6;
+    typedef const float* X;
+    static constexpr int ROWS = 6;
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o % LANES * 2 + o / LANES; }
     static float value(uint16_t number) {
         uint32_t bits = (uint32_t)number << 16;
@@ -79,26 +90,48 @@ struct Bfloats {  // the upper half of a float
         std::memcpy(&result, &bits, sizeof result);
         return result;
     }
-    static void unpack(const uint16_t* at, Vec (&w)[1][2]) {
-        Ints words;
-        std::memcpy(&words, at, sizeof words);
-        w[0][0] = (Vec)(words << 16), w[0][1] = (Vec)(words & (int32_t)0xffff0000);
+    static void unpack(const uint16_t* at, Vec (&w)[2]) {
+        Ints words = read<Ints>(at);
+        w[0] = (Vec)(words << 16), w[1] = (Vec)(words & (int32_t)0xffff0000);
     }
 };
 
-struct Int8s {  // as multiples of 2^24, which `Linear::scale` takes back
+// Inputs of tokens as integers, for weights that are: [tokens, in], and a scale for each group of them, [tokens, groups].
+struct Rounded {
+    const int16_t* numbers;
+    const float* scales;
+};
+
+// Products of integers, GROUP inputs of an output at a time, as these have a scale in common. A word has four inputs of an output, and two
+// of them at a time take the upper halves of 16 bits: so weights count as multiples of UNIT, which `Linear::scale` takes back, and inputs
+// have 12 bits, the most with which the sum of a group fits 32. Made into floats and multiplied as such, weights took twice the
+// instructions, and a step of one row was no quicker than in bfloat16.
+struct Int8s {
     typedef int8_t Number;
-    static constexpr int COLUMNS = 2, GROUP = 32, ROWS = 4;
-    static int64_t place(int64_t k, int64_t o) { return k / 2 * 2 * PANEL + o % LANES * 4 + k % 2 * 2 + o / LANES; }
-    static float value(int8_t number) { return (float)number * 16777216.0f; }
-    static void unpack(const int8_t* at, Vec (&w)[2][2]) {
-        Ints words;
-        std::memcpy(&words, at, sizeof words);
-        const int32_t high = (int32_t)0xff000000;
-        w[0][0] = __builtin_convertvector(words << 24, Vec), w[0][1] = __builtin_convertvector(words << 16 & high, Vec);
-        w[1][0] = __builtin_convertvector(words << 8 & high, Vec), w[1][1] = __builtin_convertvector(words & high, Vec);
+    typedef Rounded X;
+    static constexpr int ROWS = 4, GROUP = 32, WORD = 4, UNIT = 256, MOST = 2047;
+    static_assert((int64_t)GROUP * 127 * UNIT * MOST <= INT32_MAX, "a group's sum must fit");
+    static int64_t place(int64_t k, int64_t o) {
+        return k / WORD * WORD * PANEL + o / LANES * LANES * WORD + o % LANES * WORD + (k % WORD / 2 + k % 2 * 2);
+    }
+    static float value(int8_t number) { return (float)number * UNIT; }
+    static void unpack(const int8_t* at, Shorts (&w)[2]) {
+        w[0] = read<Shorts>(at) << 8, w[1] = read<Shorts>(at) & (int16_t)0xff00;
     }
 };
+
+// Of each pair of neighbours the sum of their products.
+static inline Ints pairs(Shorts a, Shorts b) {
+#if defined(__AVX512BW__)
+    return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__) && !defined(__AVX__)
+    return (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    return ((Ints)a << 16 >> 16) * ((Ints)b << 16 >> 16) + ((Ints)a >> 16) * ((Ints)b >> 16);
+#endif
+}
 
 static inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
@@ -124,33 +157,46 @@ template <class W, int R, int N>
 static inline void tile(const float* x, int64_t x_stride, const typename W::Number* w, int64_t stride, int64_t step, int64_t in, Vec (&acc)[R][N][2]) {
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) acc[r][n][0] = acc[r][n][1] = Vec{};
-    for (int64_t k = 0; k < in; k += W::COLUMNS)
+    for (int64_t k = 0; k < in; k++)
         for (int n = 0; n < N; n++) {
-            Vec columns[W::COLUMNS][2];
-            W::unpack(w + n * step + k * stride, columns);
-            for (int c = 0; c < W::COLUMNS; c++)
-                for (int r = 0; r < R; r++) {
-                    float a = x[r * x_stride + k + c];
-                    acc[r][n][0] += columns[c][0] * a;
-                    acc[r][n][1] += columns[c][1] * a;
-                }
+            Vec column[2];
+            W::unpack(w + n * step + k * stride, column);
+            for (int r = 0; r < R; r++) {
+                float a = x[r * x_stride + k];
+                acc[r][n][0] += column[0] * a;
+                acc[r][n][1] += column[1] * a;
+            }
         }
 }
 
-// The same, with the scales of groups of columns.
 template <class W, int R, int N>
-static inline void scaled(const Linear& of, int64_t panel, const float* x, const typename W::Number* weight, int64_t step, Vec (&acc)[R][N][2]) {
-    int64_t groups = (of.in + W::GROUP - 1) / W::GROUP;
+static inline void multiply(const Linear& of, int64_t panel, const float* x, Vec (&acc)[R][N][2]) {
+    int64_t step = of.in * PANEL;
+    tile<W, R, N>(x, of.in, (const typename W::Number*)of.weight + panel * step, PANEL, step, of.in, acc);
+}
+
+template <class W, int R, int N>
+static inline void multiply(const Linear& of, int64_t panel, Rounded x, Vec (&acc)[R][N][2]) {
+    int64_t groups = (of.in + W::GROUP - 1) / W::GROUP, step = of.in * PANEL;
+    const int8_t* weight = (const int8_t*)of.weight + panel * step;
     std::memset(acc, 0, sizeof acc);
     for (int64_t g = 0; g < groups; g++) {
-        Vec part[R][N][2];
-        int64_t first = g * W::GROUP, columns = std::min<int64_t>(W::GROUP, of.in - first);
-        tile<W, R, N>(x + first, of.in, weight + first * PANEL, PANEL, step, columns, part);
-        for (int n = 0; n < N; n++) {
-            const float* scale = of.scale + ((panel + n) * groups + g) * PANEL;
-            for (int i = 0; i < 2; i++)
-                for (int r = 0; r < R; r++) acc[r][n][i] += part[r][n][i] * load(scale + i * LANES);
-        }
+        Ints part[R][N][2] = {};
+        for (int64_t k = g * W::GROUP, end = std::min<int64_t>(k + W::GROUP, of.in); k < end; k += W::WORD)
+            for (int n = 0; n < N; n++)
+                for (int i = 0; i < 2; i++) {
+                    Shorts w[2];
+                    W::unpack(weight + n * step + k * PANEL + i * LANES * W::WORD, w);
+                    for (int r = 0; r < R; r++) {
+                        const int16_t* at = x.numbers + r * of.in + k;
+                        part[r][n][i] += pairs(w[0], (Shorts)(Ints{} + read<int32_t>(at))) + pairs(w[1], (Shorts)(Ints{} + read<int32_t>(at + 2)));
+                    }
+                }
+        for (int n = 0; n < N; n++)
+            for (int i = 0; i < 2; i++) {
+                Vec scale = load(of.scale + ((panel + n) * groups + g) * PANEL + i * LANES);
+                for (int r = 0; r < R; r++) acc[r][n][i] += __builtin_convertvector(part[r][n][i], Vec) * (scale * x.scales[r * groups + g]);
+            }
     }
 }
 
@@ -173,23 +219,26 @@ static inline void put(const Linear& of, int64_t first, const Vec (&sums)[2], fl
 
 // The outputs of N panels for R tokens. `added`: they are added to what is in y.
 template <class W, int R, int N>
-static void outputs(const Linear& of, int64_t panel, const float* x, float* y, bool added) {
+static void outputs(const Linear& of, int64_t panel, typename W::X x, float* y, bool added) {
     Vec acc[R][N][2];
-    int64_t step = of.in * PANEL;
-    const auto* weight = (const typename W::Number*)of.weight + panel * step;
-    if (W::GROUP == 0) tile<W, R, N>(x, of.in, weight, PANEL, step, of.in, acc);
-    else scaled<W, R, N>(of, panel, x, weight, step, acc);
+    multiply<W, R, N>(of, panel, x, acc);
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) put(of, (panel + n) * PANEL, acc[r][n], y + r * of.out, added);
 }
 
+static inline const float* later(const Linear& of, const float* x, int64_t tokens) { return x + tokens * of.in; }
+
+static inline Rounded later(const Linear& of, Rounded x, int64_t tokens) {
+    return {x.numbers + tokens * of.in, x.scales + tokens * ((of.in + Int8s::GROUP - 1) / Int8s::GROUP)};
+}
+
 // All tokens by up to 4 panels. Few tokens take several panels at once, so that enough sums are under way.
 template <class W>
-static void panels(const Linear& of, int64_t panel, int64_t count, const float* x, float* y, int64_t tokens, bool added) {
+static void panels(const Linear& of, int64_t panel, int64_t count, typename W::X x, float* y, int64_t tokens, bool added) {
     int64_t tiles = (tokens + W::ROWS - 1) / W::ROWS;
     for (int64_t t = 0; t < tiles; t++) {
         int64_t first = t * tokens / tiles, rows = (t + 1) * tokens / tiles - first;
-        const float* from = x + first * of.in;
+        typename W::X from = later(of, x, first);
         float* to = y + first * of.out;
         int64_t p = panel, end = panel + count;
         switch (rows) {
@@ -218,15 +267,39 @@ static void panels(const Linear& of, int64_t panel, int64_t count, const float* 
     }
 }
 
+// The inputs of tokens as integers. Each thread makes its own: that is little beside what it does with them, and no thread waits for it.
+static Rounded rounded(const Linear& of, const float* x, int64_t tokens) {
+    static thread_local std::vector<int16_t> numbers;
+    static thread_local std::vector<float> scales;
+    numbers.resize(tokens * of.in);
+    scales.clear();
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t first = 0; first < of.in; first += Int8s::GROUP) {
+            const float* from = x + t * of.in + first;
+            int16_t* to = numbers.data() + t * of.in + first;
+            int64_t count = std::min<int64_t>(Int8s::GROUP, of.in - first);
+            uint32_t most = 0;  // of numbers without their signs; as integers these have the same order, and are compared many at a time
+            for (int64_t i = 0; i < count; i++) most = std::max(most, read<uint32_t>(from + i) & 0x7fffffff);
+            float largest = read<float>(&most), scale = largest > 1e-30f ? Int8s::MOST / largest : 0.0f;
+            for (int64_t i = 0; i < count; i++) {
+                float number = from[i] * scale + 12582912.0f;  // 1.5 * 2^23 rounds to an integer, which is then in the lower bits
+                to[i] = (int16_t)read<uint32_t>(&number);
+            }
+            scales.push_back(largest / Int8s::MOST);
+        }
+    return {numbers.data(), scales.data()};
+}
+
 // y [tokens, out] = or += x [tokens, in] · weight. Within a parallel region; ends with a barrier.
 static void linear(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
     int64_t all = (of.out + PANEL - 1) / PANEL;
+    Rounded integers = of.kind == INT8 ? rounded(of, x, tokens) : Rounded{};
 #pragma omp for schedule(dynamic)
     for (int64_t chunk = 0; chunk < (all + 3) / 4; chunk++) {
         int64_t panel = chunk * 4, count = std::min<int64_t>(4, all - panel);
         if (of.kind == FLOAT) panels<Floats>(of, panel, count, x, y, tokens, added);
         if (of.kind == BFLOAT) panels<Bfloats>(of, panel, count, x, y, tokens, added);
-        if (of.kind == INT8) panels<Int8s>(of, panel, count, x, y, tokens, added);
+        if (of.kind == INT8) panels<Int8s>(of, panel, count, integers, y, tokens, added);
     }
 }
 
@@ -276,13 +349,32 @@ static void heads(const Model& m, const Layer& layer, const Pass& pass, float* q
     }
 }
 
-static inline float dot(const float* a, const float* b, int64_t dim) {
-    Vec low{}, high{};
-    for (int64_t i = 0; i < dim; i += PANEL) {
-        low += load(a + i) * load(b + i);
-        high += load(a + i + LANES) * load(b + i + LANES);
+// Of two vectors, with LANES / SIZE numbers in SIZE parts each, one in which these have half as many parts.
+template <int SIZE, int... I>
+static inline Vec halve(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    constexpr int HALF = SIZE / 2;
+    return __builtin_shuffle(a, b, Ints{I / HALF * SIZE + I % HALF...}) + __builtin_shuffle(a, b, Ints{I / HALF * SIZE + I % HALF + HALF...});
+}
+
+// The sums of SIZE vectors, a lane each, if there are LANES of them.
+template <int SIZE>
+static inline Vec sums(const Vec* v) {
+    if constexpr (SIZE == 1) return v[0];
+    else {
+        Vec half[SIZE / 2];
+        for (int i = 0; i < SIZE / 2; i++) half[i] = halve<SIZE>(v[2 * i], v[2 * i + 1], std::make_integer_sequence<int, LANES>{});
+        return sums<SIZE / 2>(half);
     }
-    return sum(low + high);
+}
+
+// Scores of a query with n keys, and with what lies behind them up to the next multiple of LANES, for which there is room.
+static void compare(const float* q, const float* keys, int64_t dim, int64_t n, float scale, float* scores) {
+    for (int64_t j = 0; j < n; j += LANES) {
+        Vec products[LANES] = {};
+        for (int64_t i = 0; i < dim; i += LANES)
+            for (int l = 0; l < LANES; l++) products[l] += load(q + i) * load(keys + (j + l) * dim + i);
+        store(scores + j, sums<LANES>(products) * scale);
+    }
 }
 
 // Scores [n] become shares of one; gives nothing for the places up to the next multiple of LANES.
@@ -302,31 +394,34 @@ static void softmax(float* scores, int64_t n) {
     for (int64_t i = 0; i < end; i += LANES) store(scores + i, load(scores + i) * scale);
 }
 
-template <int R>
-static void mix(const float* shares, int64_t stride, const float* values, int64_t dim, int64_t n, float* y) {
-    for (int64_t d = 0; d < dim; d += PANEL) {
-        Vec acc[R][1][2];
-        tile<Floats, R, 1>(shares, stride, values + d, dim, 0, n, acc);
-        for (int r = 0; r < R; r++) std::memcpy(y + r * dim + d, acc[r][0], PANEL * sizeof(float));
-    }
+// N panels of the mean of n values are added to y.
+template <int N>
+static inline void mix(const float* shares, const float* values, int64_t dim, int64_t n, float* y) {
+    Vec acc[1][N][2];
+    tile<Floats, 1, N>(shares, 0, values, dim, PANEL, n, acc);
+    for (int i = 0; i < 2 * N; i++) store(y + i * LANES, load(y + i * LANES) + acc[0][i / 2][i % 2]);
 }
 
-// One token's query heads that share a key head, [group, dim], attend to the first n keys: y [group, dim].
+// One token's query heads that share a key head, [group, dim], attend to the first n keys: y [group, dim]. All heads take a few keys, then
+// a few values, at a time: these come from memory once, in order.
 static void attend(const float* q, const float* keys, const float* values, int64_t group, int64_t dim, int64_t n, float* y) {
+    constexpr int64_t FEW = 64;
     static thread_local std::vector<float> scores;
     int64_t stride = (n + LANES - 1) / LANES * LANES;
     if ((int64_t)scores.size() < group * stride) scores.resize(group * stride);
     float scale = 1.0f / std::sqrt((float)dim);
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t g = 0; g < group; g++) scores[g * stride + j] = scale * dot(q + g * dim, keys + j * dim, dim);
+    for (int64_t j = 0; j < n; j += FEW)
+        for (int64_t g = 0; g < group; g++)
+            compare(q + g * dim, keys + j * dim, dim, std::min(FEW, n - j), scale, scores.data() + g * stride + j);
     for (int64_t g = 0; g < group; g++) softmax(scores.data() + g * stride, n);
-    for (int64_t g = 0; g < group;) {
-        const float* shares = scores.data() + g * stride;
-        int64_t left = group - g;
-        if (left >= 3) mix<3>(shares, stride, values, dim, n, y + g * dim), g += 3;
-        else if (left == 2) mix<2>(shares, stride, values, dim, n, y + g * dim), g += 2;
-        else mix<1>(shares, stride, values, dim, n, y + g * dim), g += 1;
-    }
+    std::memset(y, 0, group * dim * sizeof(float));
+    for (int64_t j = 0; j < n; j += FEW)
+        for (int64_t g = 0; g < group; g++) {
+            const float* shares = scores.data() + g * stride + j;
+            int64_t d = 0, count = std::min(FEW, n - j);
+            for (; d + 4 * PANEL <= dim; d += 4 * PANEL) mix<4>(shares, values + j * dim + d, dim, count, y + g * dim + d);
+            for (; d < dim; d += PANEL) mix<1>(shares, values + j * dim + d, dim, count, y + g * dim + d);
+        }
 }
 
 static void attention(const Model& m, const Pass& pass, const float* qkv, const float* keys, const float* values, float* y) {
@@ -367,13 +462,12 @@ static void pack(const Linear& of, const void* weight) {
 
 template <class W>
 static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
-    constexpr int GROUP = W::GROUP ? W::GROUP : 1;
-    int64_t groups = (of.in + GROUP - 1) / GROUP;
+    int64_t groups = (of.in + Int8s::GROUP - 1) / Int8s::GROUP;
     for (int64_t i = 0; i < count; i++) {
         int64_t panel = rows[i] / PANEL, o = rows[i] % PANEL;
         const auto* from = (const typename W::Number*)of.weight + panel * of.in * PANEL;
         for (int64_t k = 0; k < of.in; k++) {
-            float scale = W::GROUP ? of.scale[(panel * groups + k / GROUP) * PANEL + o] : 1.0f;
+            float scale = of.scale ? of.scale[(panel * groups + k / Int8s::GROUP) * PANEL + o] : 1.0f;
             y[i * of.in + k] = W::value(from[W::place(k, o)]) * scale;
         }
     }
@@ -385,6 +479,7 @@ int64_t kernos_panel() { return PANEL; }
 
 int64_t kernos_group() { return Int8s::GROUP; }
 
+int64_t kernos_unit() { return Int8s::UNIT; }
 
 // Bring the numbers of a weight [out, in] into panels.
 void kernos_pack(const Linear* of, const void* weight) {
