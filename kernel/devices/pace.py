@@ -16,6 +16,8 @@ _ALONE: Final = 4
 
 LEAST: Final = 16
 """Prompt tokens of a step at the least, and until anything is known: fewer would hardly get anywhere."""
+_LEAST_BEHIND: Final = 8
+"""The same for prompts less urgent than rows beside them. Where prompt tokens are dear, 16 made a step two thirds longer."""
 MOST: Final = 192
 """At the most: 128, 192 and 256 tokens reached 82, 91 to 96 and 100 % of the throughput."""
 _GRAIN: Final = 8
@@ -50,7 +52,8 @@ class Pace:
 
     def beside(self, rows: int, *, behind: bool = False) -> int:
         """Prompt tokens beside so many rows; `behind`: of prompts that are less urgent than some of them."""
-        return self._fitting((_STRETCH_BEHIND if behind else _STRETCH) * self._step(rows), LEAST)
+        stretch, least = (_STRETCH_BEHIND, _LEAST_BEHIND) if behind else (_STRETCH, LEAST)
+        return self._fitting(stretch * self._step(rows), LEAST, least)
 
     def alone(self) -> int:
         """Prompt tokens in a step without decoding rows."""
@@ -64,10 +67,10 @@ class Pace:
         """A step was given up after so long."""
         self._credit -= seconds
 
-    def _fitting(self, seconds: float, unknown: int) -> int:
+    def _fitting(self, seconds: float, unknown: int, least: int = LEAST) -> int:
         if not seconds or not self._token:
             return unknown
-        return min(MOST, max(LEAST, int(seconds / self._token) // _GRAIN * _GRAIN))
+        return min(MOST, max(least, int(seconds / self._token) // _GRAIN * _GRAIN))
 
     def _step(self, rows: int) -> float:
         """Seconds of a step without prompts of about so many rows; 0: not known."""
