@@ -5,7 +5,8 @@ reads news (`model.embed`, whose reply is its first token). Their calls arrive b
 machine is measured to do, in each round anew, when all three never pause; each app may have a little more than that
 (`process.set_limits`, as an administrator would). Then one of them sends ten times as much, and does not wait when it is refused. In each
 round calm and floods take turns, with the same arrivals of those who flood nobody. `flood_ratio` is the worst p99 of another app over its
-own without a flood in the same round, in the median of the rounds: at 70 % a machine that is slower for a while has queues by itself.
+own without a flood, of the calls of all rounds together: an answering app makes some fifty in a round, and the worst of fifty is chance. As
+a machine is slower in one round than in another, the times of each count in medians of the app's own calm calls in it.
 """
 
 import asyncio
@@ -84,11 +85,12 @@ def measure(quick: bool) -> dict[str, float]:
     """All parts, each on a kernel of its own: nobody enters one with a bucket that he emptied in another."""
     plan = QUICK if quick else FULL
     rounds = [_round(plan, number) for number in range(plan.rounds)]
-    floods = {name: median([found.ratio(name) for found in rounds]) for name in plan.floods}
-    figures = {"flood_ratio": max(floods.values())} | {f"flood_ratio_{name}": ratio for name, ratio in floods.items()}
-    for app, flooding in rounds[0].p99s:
+    ratios = {(app, flooding): _ratio(rounds, app, flooding) for app, flooding in rounds[0].firsts if flooding}
+    figures = {"flood_ratio": max(ratios.values())}
+    figures |= {f"flood_ratio_{app}_beside_{flooding}": ratio for (app, flooding), ratio in ratios.items()}
+    for app, flooding in rounds[0].firsts:
         name = f"p99_ms_{app}_beside_{flooding}" if flooding else f"p99_ms_{app}"
-        figures[name] = median([found.p99s[app, flooding] for found in rounds]) * 1_000
+        figures[name] = median([percentile(found.firsts[app, flooding], 99) for found in rounds]) * 1_000
     for app in rounds[0].rates:
         figures[f"calls_per_s_{app}"] = median([found.rates[app] for found in rounds])
     return figures | {"timed": sum(found.timed for found in rounds), "refused": sum(found.refused for found in rounds)}
@@ -100,14 +102,21 @@ class Round:
 
     rates: Mapping[str, float]
     """Calls per second of each app, without a flood."""
-    p99s: dict[tuple[str, str], float] = field(default_factory=dict)
+    firsts: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     """Seconds to first token by app and the one that floods ("": nobody does)."""
     timed: int = 0
     refused: int = 0
 
-    def ratio(self, flooding: str) -> float:
-        """What a flood does to whom it does most to."""
-        return max(p99 / self.p99s[app, ""] for (app, by), p99 in self.p99s.items() if by == flooding)
+    def counted(self, app: str, flooding: str) -> list[float]:
+        """The same in medians of the app's calm calls."""
+        usual = median(self.firsts[app, ""])
+        return [first / usual for first in self.firsts[app, flooding]]
+
+
+def _ratio(rounds: list[Round], app: str, flooding: str) -> float:
+    """What a flood does to an app's p99."""
+    beside, calm = ([first for found in rounds for first in found.counted(app, by)] for by in (flooding, ""))
+    return percentile(beside, 99) / percentile(calm, 99)
 
 
 def _round(plan: Plan, number: int) -> Round:
@@ -117,7 +126,7 @@ def _round(plan: Plan, number: int) -> Round:
             found.timed += len(crew.firsts)
             found.refused += crew.refused
             if crew.app != flooding:
-                found.p99s[crew.app, flooding] = percentile(crew.firsts, 99)
+                found.firsts[crew.app, flooding] = crew.firsts
     return found
 
 
