@@ -16,7 +16,7 @@ _ALONE: Final = 4
 
 LEAST: Final = 16
 """Prompt tokens of a step at the least, and until anything is known: fewer would hardly get anywhere."""
-_LEAST_BEHIND: Final = 8
+LEAST_BEHIND: Final = 8
 """The same for prompts less urgent than rows beside them. Where prompt tokens are dear, 16 made a step two thirds longer."""
 MOST: Final = 192
 """At the most: 128, 192 and 256 tokens reached 82, 91 to 96 and 100 % of the throughput."""
@@ -52,7 +52,7 @@ class Pace:
 
     def beside(self, rows: int, *, behind: bool = False) -> int:
         """Prompt tokens beside so many rows; `behind`: of prompts that are less urgent than some of them."""
-        stretch, least = (_STRETCH_BEHIND, _LEAST_BEHIND) if behind else (_STRETCH, LEAST)
+        stretch, least = (_STRETCH_BEHIND, LEAST_BEHIND) if behind else (_STRETCH, LEAST)
         return self._fitting(stretch * self._step(rows), LEAST, least)
 
     def alone(self) -> int:

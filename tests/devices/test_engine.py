@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
-from kernos.kernel.devices.pace import LEAST, MOST, Pace
+from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, MOST, Pace
 from tests.devices.conftest import SteadyPace
 
 PERSON = json.dumps(
@@ -142,7 +142,7 @@ def test_a_less_urgent_prompt_takes_less_of_a_step(
     bench.begin(prompts[0], 30, rank=1)
     bench.step()
     late = bench.begin(prompts[7], 1, rank=2)
-    assert prefilled(bench.step())[late] == LEAST
+    assert prefilled(bench.step())[late] == LEAST_BEHIND
     bench.driver.stop(Stop(late))
     equal = bench.begin(prompts[7], 1, rank=1)
     assert prefilled(bench.step())[equal] == 40

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernos.kernel.devices.arithmetic import fastest
-from kernos.kernel.devices.pace import LEAST, MOST, Pace
+from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, MOST, Pace
 
 
 def learned(step: float, token: float, steps: int = 200) -> Pace:
@@ -36,7 +36,7 @@ def test_a_device_that_pays_for_each_gets_few() -> None:
 def test_less_urgent_prompts_make_a_step_hardly_longer() -> None:
     pace = learned(step=0.028, token=0.00023)
     assert pace.beside(8, behind=True) == 24
-    assert learned(step=0.039, token=0.0018).beside(8, behind=True) == 8
+    assert learned(step=0.039, token=0.0018).beside(8, behind=True) == LEAST_BEHIND
 
 
 @given(st.floats(1e-3, 1.0), st.floats(1e-6, 1e-1), st.integers(0, 256))
