@@ -67,6 +67,8 @@ static inline V read(const N* at) {
 
 static inline Vec load(const float* p) { return read<Vec>(p); }
 
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: what it is added to becomes an integer, which is then in the lower bits
+
 // How weights of a type lie in a panel: `place` is where number o of column k is, so that registers are filled by shifts and masks. Widening
 // each number by itself takes three times the instructions. ROWS are as many tokens as AVX2's 16 registers can take at once, with two sums
 // each. X is what they are multiplied by, from one token on.
@@ -86,9 +88,7 @@ struct Bfloats {  // the upper half of a float
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o % LANES * 2 + o / LANES; }
     static float value(uint16_t number) {
         uint32_t bits = (uint32_t)number << 16;
-        float result;
-        std::memcpy(&result, &bits, sizeof result);
-        return result;
+        return read<float>(&bits);
     }
     static void unpack(const uint16_t* at, Vec (&w)[2]) {
         Ints words = read<Ints>(at);
@@ -114,6 +114,7 @@ struct Int8s {
     static int64_t place(int64_t k, int64_t o) {
         return k / WORD * WORD * PANEL + o / LANES * LANES * WORD + o % LANES * WORD + (k % WORD / 2 + k % 2 * 2);
     }
+    static int64_t groups(int64_t in) { return (in + GROUP - 1) / GROUP; }
     static float value(int8_t number) { return (float)number * UNIT; }
     static void unpack(const int8_t* at, Shorts (&w)[2]) {
         w[0] = read<Shorts>(at) << 8, w[1] = read<Shorts>(at) & (int16_t)0xff00;
@@ -144,9 +145,9 @@ static inline float sum(Vec v) {
 // e^x to 2e-7 of it, for x up to 88; Cephes' reduction and polynomial.
 static inline Vec exponential(Vec x) {
     x = x < -87.0f ? Vec{} - 87.0f : x;
-    Vec n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 rounds to an integer
+    Vec n = x * 1.44269504f + ROUND;
     Ints power = (Ints)n << 23;
-    n -= 12582912.0f;
+    n -= ROUND;
     Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     Vec p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r + 1.6666665459e-1f) * r + 0.5f;
     return (Vec)((Ints)(p * r * r + r + 1.0f) + power);
@@ -177,7 +178,7 @@ static inline void multiply(const Linear& of, int64_t panel, const float* x, Vec
 
 template <class W, int R, int N>
 static inline void multiply(const Linear& of, int64_t panel, Rounded x, Vec (&acc)[R][N][2]) {
-    int64_t groups = (of.in + W::GROUP - 1) / W::GROUP, step = of.in * PANEL;
+    int64_t groups = W::groups(of.in), step = of.in * PANEL;
     const int8_t* weight = (const int8_t*)of.weight + panel * step;
     std::memset(acc, 0, sizeof acc);
     for (int64_t g = 0; g < groups; g++) {
@@ -229,7 +230,7 @@ static void outputs(const Linear& of, int64_t panel, typename W::X x, float* y, 
 static inline const float* later(const Linear& of, const float* x, int64_t tokens) { return x + tokens * of.in; }
 
 static inline Rounded later(const Linear& of, Rounded x, int64_t tokens) {
-    return {x.numbers + tokens * of.in, x.scales + tokens * ((of.in + Int8s::GROUP - 1) / Int8s::GROUP)};
+    return {x.numbers + tokens * of.in, x.scales + tokens * Int8s::groups(of.in)};
 }
 
 // All tokens by up to 4 panels. Few tokens take several panels at once, so that enough sums are under way.
@@ -282,7 +283,7 @@ static Rounded rounded(const Linear& of, const float* x, int64_t tokens) {
             for (int64_t i = 0; i < count; i++) most = std::max(most, read<uint32_t>(from + i) & 0x7fffffff);
             float largest = read<float>(&most), scale = largest > 1e-30f ? Int8s::MOST / largest : 0.0f;
             for (int64_t i = 0; i < count; i++) {
-                float number = from[i] * scale + 12582912.0f;  // 1.5 * 2^23 rounds to an integer, which is then in the lower bits
+                float number = from[i] * scale + ROUND;
                 to[i] = (int16_t)read<uint32_t>(&number);
             }
             scales.push_back(largest / Int8s::MOST);
@@ -462,7 +463,7 @@ static void pack(const Linear& of, const void* weight) {
 
 template <class W>
 static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
-    int64_t groups = (of.in + Int8s::GROUP - 1) / Int8s::GROUP;
+    int64_t groups = Int8s::groups(of.in);
     for (int64_t i = 0; i < count; i++) {
         int64_t panel = rows[i] / PANEL, o = rows[i] % PANEL;
         const auto* from = (const typename W::Number*)of.weight + panel * of.in * PANEL;
