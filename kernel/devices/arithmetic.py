@@ -2,16 +2,13 @@
 
 import time
 from collections.abc import Callable
-from functools import cache, partial
-from typing import TypeVar
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from .library import Library, Packer, multiply
-from .linear import linear, pack
-
-W = TypeVar("W")
+from .linear import pack
 
 _ROWS, _SIZE, _TRIES = 32, 1_024, 3
 """A product as a step has them, large enough to be bound by arithmetic: some milliseconds each on one core."""
@@ -32,19 +29,19 @@ def fastest(device: torch.device, library: Library | None = None) -> torch.dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     x, weight = torch.ones(_ROWS, _SIZE, device=device), torch.ones(_SIZE, _SIZE, device=device)
-    of_bfloat, of_float = (_seconds(linear, x.to(dtype), pack(weight.to(dtype))) for dtype in (torch.bfloat16, torch.float32))
+    of_bfloat, of_float = (_seconds(pack(weight.to(dtype)), x.to(dtype)) for dtype in (torch.bfloat16, torch.float32))
     if library is not None:
-        packer = Packer(library)
-        of_float = _seconds(partial(multiply, library), x, packer.linear(weight.bfloat16())) / _MARGIN
+        given = Packer(library).linear(weight.bfloat16())
+        of_float = _seconds(lambda x: multiply(library, x, given), x) / _MARGIN
     return torch.bfloat16 if of_bfloat < of_float else torch.float32
 
 
 @torch.inference_mode()
-def _seconds(product: Callable[[Tensor, W], Tensor], x: Tensor, weight: W) -> float:
+def _seconds(product: Callable[[Tensor], Tensor], x: Tensor) -> float:
     """The best of a few products: others use the machine too."""
     taken = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        product(x, weight)
+        product(x)
         taken.append(time.perf_counter() - began)
     return min(taken)

@@ -1,30 +1,67 @@
 """Packed weights multiply as plain ones do."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from kernos.kernel.devices import linear as module
-from kernos.kernel.devices.linear import linear, pack
+from kernos.kernel.devices.linear import pack
 
 
+@pytest.fixture
+def untried() -> Iterator[None]:
+    """No form was tried before, nor is what the test tries remembered."""
+    module._trusted.cache_clear()
+    yield
+    module._trusted.cache_clear()
+
+
+def _random(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(size[0])).to(dtype)
+
+
+@pytest.mark.parametrize("shipped", [torch.float32, torch.bfloat16, torch.half])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 8, 100])
-def test_a_packed_weight_gives_the_same_product(dtype: torch.dtype, rows: int) -> None:
-    generator = torch.Generator().manual_seed(rows)
-    x, weight, bias = (torch.randn(size, generator=generator).to(dtype) for size in ((rows, 192), (320, 192), (320,)))
-    packed = pack(weight)
+def test_a_packed_weight_gives_the_same_product(shipped: torch.dtype, dtype: torch.dtype, rows: int) -> None:
+    x, bias = _random(rows, 192, dtype=dtype), _random(320, dtype=dtype)
+    weight = _random(320, 192, dtype=shipped).to(dtype)
     for added in (None, bias):
-        torch.testing.assert_close(linear(x, packed, added), F.linear(x, weight, added))
+        torch.testing.assert_close(
+            pack(weight, added)(x), F.linear(x, weight, added), rtol=0.02 if dtype is torch.bfloat16 else 1e-5, atol=1e-4
+        )
 
 
+def test_weights_of_16_bits_take_half_the_memory_of_float32_and_others_keep_all_they_are() -> None:
+    if not module._trusted(module._half, torch.float32):
+        pytest.skip("this processor's torch has no products in half precision")
+    weight = _random(64, 32)
+    for shipped in (torch.half, torch.bfloat16):
+        assert pack(weight.to(shipped).float()).size == weight.nbytes // 2
+    for other in (weight, weight * 1e6, weight.bfloat16().float() * 1e-6, torch.full_like(weight, torch.nan)):
+        assert pack(other).size == weight.nbytes
+
+
+@pytest.mark.usefixtures("untried")
 def test_weights_stay_as_they_are_where_the_operators_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise AttributeError("no such operator")
 
-    weight = torch.randn(8, 4)
-    assert pack(weight.half()).dtype == torch.half
-    monkeypatch.setattr(module, "_pack", missing)
-    module._trusted.cache_clear()
-    assert pack(weight) is weight
-    module._trusted.cache_clear()
+    weight = _random(8, 4).half()
+    x = _random(3, 4)
+    monkeypatch.setattr(module, "_half", missing)
+    monkeypatch.setattr(module, "_blocked", missing)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.equal(pack(weight.to(dtype))(x.to(dtype)), F.linear(x.to(dtype), weight.to(dtype)))
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_form_that_multiplies_wrongly_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(weight: torch.Tensor, bias: torch.Tensor | None) -> module.Product:
+        return module.Product(lambda x: F.linear(x, weight, bias) * 1.001, weight.nbytes)
+
+    monkeypatch.setattr(module, "_half", wrong)
+    x, weight = _random(3, 4), _random(8, 4).half().float()
+    torch.testing.assert_close(pack(weight)(x), F.linear(x, weight))
