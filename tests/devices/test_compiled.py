@@ -84,7 +84,8 @@ def test_agreement_with_float32_in_every_mode(smollm: Path, library: Library) ->
     of_int8 = agreement(exact, best(smollm, rounded))
     assert of_int8 >= 0.96
     assert rounded.mode == f"compiled int8, top-1 {of_int8:.3f}"
-    assert rounded.size < 0.6 * compiled.size < 0.4 * Eager(*read(smollm, torch.float32, CPU)).size
+    assert rounded.size < 0.6 * compiled.size
+    assert compiled.size < 0.75 * Eager(*read(smollm, torch.float32, CPU)).size  # which has the embedding twice, once in float32
 
 
 def test_weights_in_bfloat16_lose_nothing(small_model: Callable[..., Any], tmp_path: Path, library: Library) -> None:
