@@ -6,8 +6,8 @@
 
 Every file of a record carries the label `phi`. The policy (`flows.csv`) lets `phi` reach agents of this app that act for a user with the
 role `clinician`, and nobody else, whatever call would take it there; so what keeps records apart is the kernel, not this module. Who looks
-at a record says why, and that is written down first, as a file `accesses/ID` of the reader: a write, so it is in the audit log with the
-reader's name, and `Records.accesses` tells all of them.
+at a record says why, and that is written down first, as a version of the file `accesses/ID` beside it, whose author is the reader: so
+`Records.accesses` tells its owner of all looks, those of colleagues too, and as it is a write the audit log has them as well.
 """
 
 from collections.abc import AsyncIterator
@@ -102,8 +102,7 @@ class Records:
 
     async def read(self, id_: str, why: str, *, owner: str | None = None) -> Kept:
         """A record of one's own, or of a colleague who shares it; who looks at it, when and why is written down first."""
-        reason = f"{why} ({owner or self._user})"
-        await self._agent.call(PutFile(path=f"accesses/{id_}", data=reason.encode()))
+        await self._agent.call(PutFile(path=f"accesses/{id_}", data=why.encode(), owner=owner))
         text, record = [await self._bytes(f"records/{id_}/{part}", owner) for part in ("note", "record")]
         return Kept(id_, text.decode(), msgspec.json.decode(record, type=Record))
 
@@ -118,15 +117,16 @@ class Records:
         return [passage for passage in found.passages if passage.file.path.endswith("/note")][:limit]
 
     async def share(self, id_: str, colleague: str) -> None:
-        """Let a colleague read a record; `NoClinicianError` for whoever is none."""
+        """Let a colleague read a record, and write down each look; `NoClinicianError` for whoever is none."""
         await self._agent.call(GetFile(path=f"records/{id_}/note", limit=1))
         try:
+            await self._agent.call(ShareFiles(path=f"accesses/{id_}", principal=f"user:{colleague}", access="write"))
             await self._agent.call(ShareFiles(path=f"records/{id_}", principal=f"user:{colleague}", access="read"))
         except DeniedError:
             raise NoClinicianError(f"user:{colleague}") from None
 
     async def accesses(self, id_: str) -> list[tuple[str, File]]:
-        """Each look of one's own at a record: why, and the file that says by whom and when."""
+        """Each look at a record of one's own: why, and the file that says by whom and when."""
         versions = (await self._agent.call(ListVersions(path=f"accesses/{id_}"))).files
         reasons = [await self._agent.call(GetFile(path=file.path, version=file.version)) for file in versions]
         return [(part.data.decode(), file) for part, file in zip(reasons, versions, strict=True)]
