@@ -60,8 +60,14 @@ class Eager:
     @property
     def size(self) -> int:
         """See `Computation`."""
-        products = [product for layer in self._layers for product in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-        return self._embedding.nbytes + sum(product.size for product in (*products, self._head))
+        parts = [getattr(layer, name) for layer in self._layers for name in _Layer.__slots__]
+        held: dict[int, int] = {}
+        for part in (self._embedding, self._norm, self._head, *parts):
+            if isinstance(part, Product):
+                held[id(part.weight)] = part.size
+            elif part is not None:
+                held[id(part)] = part.nbytes
+        return sum(held.values())
 
     @property
     def like(self) -> Tensor:

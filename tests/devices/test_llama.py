@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from kernos.kernel.devices import linear
 from kernos.kernel.devices.driver import Work
 from kernos.kernel.devices.generic import Generic
 from kernos.kernel.devices.library import load_library
@@ -165,3 +166,12 @@ def test_a_model_of_another_shape_is_served(small_model: Callable[..., Any], tmp
     bench.drain()
     assert agreed(reference, [5, 6, 7], bench.tokens[first]) > 50
     assert agreed(reference, list(range(100)), bench.tokens[second]) > 15
+
+
+def test_what_is_shared_counts_once(small_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head tied to the embedding is the same memory where no form of product is to be had, as on a GPU."""
+    monkeypatch.setattr(linear, "_form", lambda _: linear._plain)
+    for kind in ("llama", "qwen3, tied"):
+        folder = tmp_path / kind
+        model = small_model(folder, kind.split(",")[0], **FAMILY[kind])
+        assert load_llama(folder, torch.float32, torch.device("cpu")).size == sum(weight.nbytes for weight in model.parameters())

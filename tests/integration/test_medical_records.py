@@ -389,7 +389,7 @@ def test_clinicians_do_read_it_and_every_look_is_written_down(town: Town, progra
     looks = program.as_("carla", lambda records: records.accesses("p-1"))
     assert [(why, file.author) for why, file in looks] == [("ward round", CARLA), ("second opinion", DAN)]
     with town.kernel.connect() as root:
-        audited = root.call(ReadAudit(name="store.put", text="accesses/p-1")).entries
+        audited = root.call(ReadAudit(name="store.put", text="accesses/p-1:write")).entries
     assert {entry.user for entry in audited} == {CARLA, DAN}
 
 
