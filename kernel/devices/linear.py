@@ -83,7 +83,7 @@ def _fits_half(weight: Tensor) -> bool:
 @cache
 def _trusted(form: Form, dtype: torch.dtype) -> bool:
     """Whether the operators of a form are there and compute what they should."""
-    x, weight, bias = (torch.linspace(-1, 1, size).half().to(dtype) for size in (5 * 64, 96 * 64, 96))
+    x, weight, bias = (torch.linspace(-1, 1, size, dtype=torch.bfloat16).to(dtype) for size in (5 * 64, 96 * 64, 96))
     x, weight = x.view(5, 64), weight.view(96, 64)
     wanted = F.linear(x, weight, bias)
     try:
