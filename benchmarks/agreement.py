@@ -2,11 +2,12 @@
 
 `exact` is the share of answers in float32 that are those of transformers' `generate`, on the fast path (compiled and not) and the generic
 one, several turns at once; an answer is compared up to the first place where the two best candidates are so close that rounding decides.
-`top1` is the share of places where the default arithmetic chose what float32 would have chosen after the same text; `top1_int8`, weights of
-8 bits.
+`top1` is the share of places where the default arithmetic chose what float32 would have chosen after the same text; `top1_int8` and
+`top1_int4`, weights of 8 and of 4 bits.
 """
 
 import asyncio
+from contextlib import AbstractContextManager
 from typing import Final
 
 from kernos.syscalls import AsyncKernel
@@ -43,21 +44,25 @@ async def measure(quick: bool) -> dict[str, float | None]:
         maker = Questions(model.name)
         questions = [maker.ask(f"{number}", PROMPT, question) for number, question in enumerate(asked)]
         usual = await _answers(kernel, model.name, questions, new)
-    exact = [usual] if model.dtype == "float32" else []
-    for kind in (eager, generic):
-        with kind(model.name, _config("float32")) as kernel:
-            exact.append(await _answers(kernel, model.name, questions, new))
-    with booted(config=_config("int8")) as kernel:
-        rounded = await _answers(kernel, model.name, questions, new)
+    kernels = [] if model.dtype == "float32" else [booted(config=_config("float32"))]
+    kernels += [kind(model.name, _config("float32")) for kind in (eager, generic)]
+    kernels += [booted(config=_config(f"int{bits}")) for bits in (8, 4)]
+    found = [await _told(kernel, model.name, questions, new) for kernel in kernels]
+    *exact, int8, int4 = found if model.dtype != "float32" else [usual, *found]
     async with peer("hf", str(folder_of(model.name)), "float32", str(THREADS), **PATIENT) as judge:
         theirs = [await _reference(judge, question, new) for question in questions]
-        same = [equal(tokens, *reference) for found in exact for tokens, reference in zip(found, theirs, strict=True)]
-        top1, top1_int8 = [await _top1(judge, questions, found) for found in (usual, rounded)]
-    return {"exact": sum(same) / len(same), "top1": top1, "top1_int8": top1_int8}
+        same = [equal(tokens, *reference) for answers in exact for tokens, reference in zip(answers, theirs, strict=True)]
+        top1, top1_int8, top1_int4 = [await _top1(judge, questions, answers) for answers in (usual, int8, int4)]
+    return {"exact": sum(same) / len(same), "top1": top1, "top1_int8": top1_int8, "top1_int4": top1_int4}
 
 
 def _config(dtype: str) -> str:
     return f'slots = 8\nthreads = {THREADS}\ndtype = "{dtype}"\n'
+
+
+async def _told(booting: AbstractContextManager[RunningKernel], model: str, questions: list[Question], new: int) -> list[list[int]]:
+    with booting as kernel:
+        return await _answers(kernel, model, questions, new)
 
 
 async def _answers(kernel: RunningKernel, model: str, questions: list[Question], new: int) -> list[list[int]]:

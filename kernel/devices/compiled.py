@@ -1,12 +1,13 @@
 """Passes by compiled code (`step.cpp`, built by `compiler`), on a CPU: all layers of a pass without Python, at the speed of memory.
 
-Arithmetic is float32. Weights are kept as the model ships them, so bfloat16 ones take half the memory and half the time to read, and give
-the same tokens as in float32; opted for, they are rounded to 8 bits, a scale for each 32 of an output, and their inputs to 12. A token
-depends on its own sequence to the last bit, whatever else is in the pass.
+Arithmetic is float32, but for products, which are made of `Numbers`. By default these are float32, too: weights are kept as the model ships
+them, so bfloat16 ones take half the memory and half the time to read, and give the same tokens as in float32. With bfloat16 keys and values
+are kept in it as well. With 4 bits the head has 8, as what it is tied to are the embeddings, and it decides between tokens. A token depends
+on its own sequence to the last bit, whatever else is in the pass.
 """
 
 from ctypes import byref
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,23 +17,27 @@ from .checkpoint import Layer, Weights
 from .computation import LOOK_UP, Pass
 from .driver import GivenUpError
 from .kv import KVRows
-from .library import LayerWeights, Library, ModelWeights, Packer, Tokens
+from .library import LayerWeights, Library, ModelWeights, Numbers, Packer, Tokens
 from .shape import Shape
 
-MODE = "compiled"
-INT8 = "compiled int8"
+MODES: Final[dict[Numbers, str]] = {
+    "float32": "compiled",
+    "bfloat16": "compiled bfloat16",
+    "int8": "compiled int8",
+    "int4": "compiled int4",
+}
 
 
 class Compiled:
     """A `Computation`."""
 
-    like = torch.empty(0)
-
-    def __init__(self, library: Library, shape: Shape, weights: Weights, *, int8: bool = False) -> None:
-        self.mode = INT8 if int8 else MODE
+    def __init__(self, library: Library, shape: Shape, weights: Weights, numbers: Numbers = "float32") -> None:
+        self.mode = MODES[numbers]
         self.shape = shape
+        self.like = torch.empty(0, dtype=torch.bfloat16 if numbers == "bfloat16" else torch.float32)
         self._library = library
-        self._packer = Packer(library, int8=int8)
+        self._packer = Packer(library)
+        self._numbers = numbers
         layers = [self._layer(layer) for layer in weights.layers]
         self._depth = len(layers)
         first = layers[0]
@@ -44,7 +49,7 @@ class Compiled:
             shape.eps,
             (LayerWeights * len(layers))(*layers),
             self._packer.vector(weights.norm),
-            self._packer.linear(weights.head),
+            self._packer.linear(weights.head, "int8" if numbers == "int4" else numbers),
         )
         self._embedding = None if weights.embedding is weights.head else weights.embedding.clone()
         self._inv_freq = weights.inv_freq
@@ -72,7 +77,8 @@ class Compiled:
         if len(self._scratch) < count * self._room:
             self._scratch = torch.empty(count * self._room)
         tensors = row, position, angles.cos(), angles.sin(), x, self._scratch, *kv.buckets
-        tokens = Tokens(count, torch.get_num_threads(), *(tensor.data_ptr() for tensor in tensors), *kv.buckets.stride()[1:4])
+        narrow = kv.buckets.dtype is torch.bfloat16
+        tokens = Tokens(count, torch.get_num_threads(), *(tensor.data_ptr() for tensor in tensors), *kv.buckets.stride()[1:4], narrow)
         for first in range(0, self._depth, LOOK_UP):
             if work.unwanted():
                 raise GivenUpError
@@ -88,10 +94,12 @@ class Compiled:
 
     def _layer(self, layer: Layer) -> LayerWeights:
         norms = map(self._packer.vector, (layer.norm_in, layer.norm_mid, layer.q_norm, layer.k_norm))
-        others = map(self._packer.linear, (layer.out, layer.gate_up, layer.down))
-        return LayerWeights(*norms, self._packer.linear(layer.qkv, layer.qkv_bias), *others)
+        others = (self._packer.linear(weight, self._numbers) for weight in (layer.out, layer.gate_up, layer.down))
+        return LayerWeights(*norms, self._packer.linear(layer.qkv, self._numbers, layer.qkv_bias), *others)
 
 
-def supports(library: Library, shape: Shape, config: dict[str, Any]) -> bool:
-    """Whether the library can compute a model: its heads must come in whole panels, its inputs in words of four."""
-    return shape.head_dim % library.panel == 0 and config["hidden_size"] % 4 == config["intermediate_size"] % 4 == 0
+def supports(library: Library, shape: Shape, config: dict[str, Any], numbers: Numbers) -> bool:
+    """Whether the library can compute a model: its heads must come in whole panels, its inputs in words of eight."""
+    if numbers == "bfloat16" and not library.pairs:
+        return False
+    return shape.head_dim % library.panel == 0 and config["hidden_size"] % 8 == config["intermediate_size"] % 8 == 0

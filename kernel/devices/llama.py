@@ -14,36 +14,33 @@ from torch import Tensor
 
 from .agreement import agreement, best
 from .checkpoint import read
-from .compiled import INT8, Compiled, supports
+from .compiled import Compiled, supports
 from .computation import Computation, Pass
 from .driver import Work
 from .eager import Eager
 from .kv import KVRows
-from .library import Library
+from .library import BITS, Library, Numbers
 from .shape import read_shape
 
 
-def load_llama(folder: Path, dtype: torch.dtype, device: torch.device, library: Library | None = None, *, int8: bool = False) -> "Llama":
-    """Read a supported model. With a library (pre: float32 on a CPU) it is compiled, in 8 bits if so wanted, if the library can do it."""
-    compiled = None if library is None else load_compiled(folder, library, int8=int8)
+def load_llama(
+    folder: Path, dtype: torch.dtype, device: torch.device, library: Library | None = None, numbers: Numbers = "float32"
+) -> "Llama":
+    """Read a supported model. With a library (pre: on a CPU) its products are made of `numbers`, if it can compute the model."""
+    compiled = None if library is None else load_compiled(folder, library, numbers)
     return Llama(compiled or Eager(*read(folder, dtype, device)))
 
 
-def load_compiled(folder: Path, library: Library, *, int8: bool = False) -> Compiled | None:
-    """The compiled computation of a supported model; None if the library cannot compute it."""
+def load_compiled(folder: Path, library: Library, numbers: Numbers = "float32") -> Compiled | None:
+    """The compiled computation of a supported model; None if the library cannot compute it so."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if not supports(library, read_shape(config), config):
+    if not supports(library, read_shape(config), config, numbers):
         return None
-    compiled = Compiled(library, *read(folder, None, torch.device("cpu")))
-    return _rounded(folder, library, compiled) if int8 else compiled
-
-
-def _rounded(folder: Path, library: Library, exact: Compiled) -> Compiled:
-    """The model in 8 bits, which says how well it agrees with the exact one."""
-    rounded = Compiled(library, *read(folder, None, torch.device("cpu")), int8=True)
-    same = agreement(*(best(folder, computation) for computation in (exact, rounded)))
-    rounded.mode = f"{INT8}, top-1 {same:.3f}"
-    return rounded
+    compiled = Compiled(library, *read(folder, None, torch.device("cpu")), numbers)
+    if numbers in BITS:
+        exact = Compiled(library, *read(folder, None, torch.device("cpu")))
+        compiled.mode += f", top-1 {agreement(*(best(folder, computation) for computation in (exact, compiled))):.3f}"
+    return compiled
 
 
 class Llama:

@@ -24,8 +24,8 @@ from typing import Literal
 import msgspec
 
 Dtype = Literal["bfloat16", "float32"]
-Arithmetic = Literal["auto", "bfloat16", "float32", "int8"]
-"""`auto`: whichever the device is faster in; `int8`: float32 with weights rounded to 8 bits, where the passes are compiled."""
+Arithmetic = Literal["auto", "bfloat16", "float32", "int8", "int4"]
+"""`auto`: whichever the device is faster in; `int8`, `int4`: float32 with weights rounded to 8 or 4 bits, where the passes are compiled."""
 Kind = Literal["decoder", "encoder"]
 Finish = Literal["", "stop", "length"]
 Tier = Literal["device", "host", "disk"]

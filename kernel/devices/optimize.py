@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import torch
@@ -22,7 +23,7 @@ from .compiler import CompilerError, build, cache_folder
 from .computation import Computation
 from .driver import Work
 from .eager import Eager
-from .library import Library, load_library
+from .library import Library, Numbers, load_library
 from .llama import Llama, load_compiled
 from .modelstore import ModelStore, ModelStoreError
 from .shape import supports
@@ -50,7 +51,8 @@ def optimize(folder: Path, library: Path, progress: Callable[[int, int], None]) 
     if loaded is None:
         raise CompilerError(f"{library} was built, and cannot be used here")
     exact, measured = None, []
-    makes: tuple[Callable[[Path, Library], Computation | None], ...] = (_eager, load_compiled, partial(load_compiled, int8=True))
+    makes: list[Callable[[Path, Library], Computation | None]] = [_eager]
+    makes += [partial(load_compiled, numbers=numbers) for numbers in get_args(Numbers)]
     for done, make in enumerate(makes):
         progress(done, len(makes))
         model = make(folder, loaded)

@@ -1,8 +1,9 @@
 // The pass of a Llama-shaped decoder on a CPU: what `eager.py` says in torch's operations, in loops of its own.
 //
 // Activations and sums are float32 whatever the weights are stored in, so weights that came as bfloat16 lose nothing and take half the
-// memory, which is what a step of few rows waits for. Every sum of a token is made in the same order whatever else is in the pass: a token
-// depends on its own sequence to the last bit. `compiled.py` mirrors the structures below; keep both alike.
+// memory, which is what a step of few rows waits for; only where weights are PAIRS or integers are the inputs of products rounded, too.
+// Every sum of a token is made in the same order whatever else is in the pass: a token depends on its own sequence to the last bit.
+// `library.py` mirrors the structures below; keep both alike.
 
 #include <algorithm>
 #include <cmath>
@@ -27,11 +28,11 @@ constexpr int PANEL = 2 * LANES;  // outputs whose weights lie together, [in][PA
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef int16_t Shorts __attribute__((vector_size(LANES * 4)));
-enum Kind { FLOAT, BFLOAT, INT8 };
+enum Kind { FLOAT, BFLOAT, PAIRS, INT8, INT4 };
 
 struct Linear {
     void* weight;        // panels; the last one is filled up with zeros
-    const float* scale;  // [panels][groups of inputs][PANEL], INT8 only
+    const float* scale;  // [panels][groups of inputs][PANEL], of integers only
     const float* bias;   // or null
     int64_t in, out, kind;
 };
@@ -54,8 +55,9 @@ struct Pass {
     const int64_t *row, *position;  // of each token
     const float *cos, *sin;         // [tokens, head_dim / 2]
     float *x, *scratch;             // [tokens, dim] in and out; [tokens, all that a layer keeps of one]
-    float *keys, *values;           // buckets [layers, rows, kv_heads, capacity, head_dim], contiguous within a head
+    void *keys, *values;            // buckets [layers, rows, kv_heads, capacity, head_dim], contiguous within a head
     int64_t of_layer, of_row, of_head;  // their strides
+    int64_t narrow;                     // whether they are bfloat16, not float32
 };
 
 template <class V, class N>
@@ -67,24 +69,37 @@ static inline V read(const N* at) {
 
 static inline Vec load(const float* p) { return read<Vec>(p); }
 
+// Of bfloat16, which is the upper half of a float.
+static inline Vec load(const uint16_t* p) {
+    typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+    return (Vec)(__builtin_convertvector(read<Halves>(p), Ints) << 16);
+}
+
+// The nearest numbers in bfloat16, of two equally near the even one. Not for infinities and what is no number.
+static inline void narrow(uint16_t* to, const float* from, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = read<uint32_t>(from + i);
+        to[i] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    }
+}
+
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: what it is added to becomes an integer, which is then in the lower bits
 
 // How weights of a type lie in a panel: `place` is where number o of column k is, so that registers are filled by shifts and masks. Widening
-// each number by itself takes three times the instructions. ROWS are as many tokens as AVX2's 16 registers can take at once, with two sums
-// each. X is what they are multiplied by, from one token on.
-struct Floats {
-    typedef float Number;
+// each number by itself takes three times the instructions. ROWS are as many tokens as the registers (16, or AVX-512's 32) can take at
+// once, with two sums each. X is what they are multiplied by, from one token on.
+template <class T>
+struct Plain {
+    typedef T Number;
     typedef const float* X;
-    static constexpr int ROWS = 6;
+    static constexpr int ROWS = LANES < 16 ? 6 : 12;
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o; }
-    static float value(float number) { return number; }
-    static void unpack(const float* at, Vec (&w)[2]) { w[0] = load(at), w[1] = load(at + LANES); }
+    static float value(T number) { return number; }
+    static void unpack(const T* at, Vec (&w)[2]) { w[0] = load(at), w[1] = load(at + LANES); }
 };
+typedef Plain<float> Floats;
 
-struct Bfloats {  // the upper half of a float
-    typedef uint16_t Number;
-    typedef const float* X;
-    static constexpr int ROWS = 6;
+struct Bfloats : Plain<uint16_t> {
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o % LANES * 2 + o / LANES; }
     static float value(uint16_t number) {
         uint32_t bits = (uint32_t)number << 16;
@@ -96,41 +111,65 @@ struct Bfloats {  // the upper half of a float
     }
 };
 
+// bfloat16 by bfloat16, for processors that multiply two inputs of an output at a time: a word has both.
+struct Pairs : Bfloats {
+    typedef const uint16_t* X;
+    static int64_t place(int64_t k, int64_t o) { return k / 2 * 2 * PANEL + o * 2 + k % 2; }
+};
+
 // Inputs of tokens as integers, for weights that are: [tokens, in], and a scale for each group of them, [tokens, groups].
 struct Rounded {
     const int16_t* numbers;
     const float* scales;
 };
 
-// Products of integers, GROUP inputs of an output at a time, as these have a scale in common. A word has four inputs of an output, and two
-// of them at a time take the upper halves of 16 bits: so weights count as multiples of UNIT, which `Linear::scale` takes back, and inputs
-// have 12 bits, the most with which the sum of a group fits 32. Made into floats and multiplied as such, weights took twice the
+constexpr int GROUP = 32;  // inputs of an output that have a scale in common, where weights are integers
+
+static inline int64_t groups(int64_t in) { return (in + GROUP - 1) / GROUP; }
+
+// Products of integers, GROUP inputs of an output at a time. A word has WORD inputs of an output, and two of them at a time, which lie in
+// its halves at the same place, are brought to the tops of these: so weights count UNIT times, which the scale of the inputs takes
+// back, and inputs have 12 bits, the most with which the sum of a group fits 32. Made into floats and multiplied as such, weights took twice the
 // instructions, and a step of one row was no quicker than in bfloat16.
-struct Int8s {
-    typedef int8_t Number;
+template <int BITS>
+struct Integers {
+    typedef uint8_t Number;
     typedef Rounded X;
-    static constexpr int ROWS = 4, GROUP = 32, WORD = 4, UNIT = 256, MOST = 2047;
-    static_assert((int64_t)GROUP * 127 * UNIT * MOST <= INT32_MAX, "a group's sum must fit");
-    static int64_t place(int64_t k, int64_t o) {
-        return k / WORD * WORD * PANEL + o / LANES * LANES * WORD + o % LANES * WORD + (k % WORD / 2 + k % 2 * 2);
+    static constexpr int ROWS = 4, WORD = 32 / BITS, UNIT = 1 << (16 - BITS), MOST = 2047;
+    static_assert((int64_t)GROUP * (1 << (BITS - 1)) * UNIT * MOST <= INT32_MAX, "a group's sum must fit");
+
+    // Where the bits of number o of column k begin.
+    static int64_t bit(int64_t k, int64_t o) { return ((k / WORD * PANEL + o) * 2 + k % 2) * 16 + k % WORD / 2 * BITS; }
+    static float value(const uint8_t* panel, int64_t k, int64_t o) {
+        int64_t at = bit(k, o);
+        return (float)((int8_t)(panel[at / 8] << (8 - BITS - at % 8)) >> (8 - BITS));
     }
-    static int64_t groups(int64_t in) { return (in + GROUP - 1) / GROUP; }
-    static float value(int8_t number) { return (float)number * UNIT; }
-    static void unpack(const int8_t* at, Shorts (&w)[2]) {
-        w[0] = read<Shorts>(at) << 8, w[1] = read<Shorts>(at) & (int16_t)0xff00;
+    static void unpack(const uint8_t* at, Shorts (&w)[WORD / 2]) {
+        for (int i = 0; i < WORD / 2; i++) w[i] = read<Shorts>(at) << (16 - BITS * (i + 1)) & (int16_t)(0xffff << (16 - BITS));
     }
 };
 
-// Of each pair of neighbours the sum of their products.
-static inline Ints pairs(Shorts a, Shorts b) {
-#if defined(__AVX512BW__)
-    return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+// To `sum` the products of each pair of neighbours are added.
+static inline Ints add_pairs(Ints sum, Shorts a, Shorts b) {
+#if defined(__AVX512VNNI__)
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return sum + (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
 #elif defined(__AVX2__) && !defined(__AVX512F__)
-    return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+    return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__) && !defined(__AVX__)
-    return (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
+    return sum + (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
-    return ((Ints)a << 16 >> 16) * ((Ints)b << 16 >> 16) + ((Ints)a >> 16) * ((Ints)b >> 16);
+    return sum + ((Ints)a << 16 >> 16) * ((Ints)b << 16 >> 16) + ((Ints)a >> 16) * ((Ints)b >> 16);
+#endif
+}
+
+// The same for pairs in bfloat16, into float32.
+static inline Vec add_pairs(Vec sum, Ints a, Ints b) {
+#if defined(__AVX512BF16__)
+    return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    return sum + (Vec)(a << 16) * (Vec)(b << 16) + (Vec)(a & (int32_t)0xffff0000) * (Vec)(b & (int32_t)0xffff0000);
 #endif
 }
 
@@ -170,6 +209,21 @@ static inline void tile(const float* x, int64_t x_stride, const typename W::Numb
         }
 }
 
+// The same of pairs, whose columns lie together.
+template <int R, int N>
+static inline void tile(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t step, int64_t in, Vec (&acc)[R][N][2]) {
+    std::memset(acc, 0, sizeof acc);
+    for (int64_t k = 0; k < in; k += 2)
+        for (int n = 0; n < N; n++) {
+            const uint16_t* at = w + n * step + k * PANEL;
+            Ints columns[2] = {read<Ints>(at), read<Ints>(at + PANEL)};
+            for (int r = 0; r < R; r++) {
+                Ints two = Ints{} + read<int32_t>(x + r * x_stride + k);
+                for (int i = 0; i < 2; i++) acc[r][n][i] = add_pairs(acc[r][n][i], columns[i], two);
+            }
+        }
+}
+
 template <class W, int R, int N>
 static inline void multiply(const Linear& of, int64_t panel, const float* x, Vec (&acc)[R][N][2]) {
     int64_t step = of.in * PANEL;
@@ -177,26 +231,34 @@ static inline void multiply(const Linear& of, int64_t panel, const float* x, Vec
 }
 
 template <class W, int R, int N>
+static inline void multiply(const Linear& of, int64_t panel, const uint16_t* x, Vec (&acc)[R][N][2]) {
+    int64_t step = of.in * PANEL;
+    tile<R, N>(x, of.in, (const uint16_t*)of.weight + panel * step, step, of.in, acc);
+}
+
+template <class W, int R, int N>
 static inline void multiply(const Linear& of, int64_t panel, Rounded x, Vec (&acc)[R][N][2]) {
-    int64_t groups = W::groups(of.in), step = of.in * PANEL;
-    const int8_t* weight = (const int8_t*)of.weight + panel * step;
+    constexpr int WORD = W::WORD;
+    int64_t count = groups(of.in), step = of.in * PANEL * 4 / WORD;
+    const uint8_t* weight = (const uint8_t*)of.weight + panel * step;
     std::memset(acc, 0, sizeof acc);
-    for (int64_t g = 0; g < groups; g++) {
+    for (int64_t g = 0; g < count; g++) {
         Ints part[R][N][2] = {};
-        for (int64_t k = g * W::GROUP, end = std::min<int64_t>(k + W::GROUP, of.in); k < end; k += W::WORD)
+        for (int64_t k = g * GROUP, end = std::min<int64_t>(k + GROUP, of.in); k < end; k += WORD)
             for (int n = 0; n < N; n++)
                 for (int i = 0; i < 2; i++) {
-                    Shorts w[2];
-                    W::unpack(weight + n * step + k * PANEL + i * LANES * W::WORD, w);
-                    for (int r = 0; r < R; r++) {
-                        const int16_t* at = x.numbers + r * of.in + k;
-                        part[r][n][i] += pairs(w[0], (Shorts)(Ints{} + read<int32_t>(at))) + pairs(w[1], (Shorts)(Ints{} + read<int32_t>(at + 2)));
-                    }
+                    Shorts w[WORD / 2];
+                    W::unpack(weight + n * step + (k / WORD * PANEL + i * LANES) * 4, w);
+                    for (int r = 0; r < R; r++)
+                        for (int j = 0; j < WORD / 2; j++) {
+                            Ints two = Ints{} + read<int32_t>(x.numbers + r * of.in + k + 2 * j);
+                            part[r][n][i] = add_pairs(part[r][n][i], w[j], (Shorts)two);
+                        }
                 }
         for (int n = 0; n < N; n++)
             for (int i = 0; i < 2; i++) {
-                Vec scale = load(of.scale + ((panel + n) * groups + g) * PANEL + i * LANES);
-                for (int r = 0; r < R; r++) acc[r][n][i] += __builtin_convertvector(part[r][n][i], Vec) * (scale * x.scales[r * groups + g]);
+                Vec scale = load(of.scale + ((panel + n) * count + g) * PANEL + i * LANES);
+                for (int r = 0; r < R; r++) acc[r][n][i] += __builtin_convertvector(part[r][n][i], Vec) * (scale * (x.scales[r * count + g] / W::UNIT));
             }
     }
 }
@@ -227,80 +289,84 @@ static void outputs(const Linear& of, int64_t panel, typename W::X x, float* y, 
         for (int n = 0; n < N; n++) put(of, (panel + n) * PANEL, acc[r][n], y + r * of.out, added);
 }
 
-static inline const float* later(const Linear& of, const float* x, int64_t tokens) { return x + tokens * of.in; }
+template <class T>
+static inline const T* later(const Linear& of, const T* x, int64_t tokens) { return x + tokens * of.in; }
 
 static inline Rounded later(const Linear& of, Rounded x, int64_t tokens) {
-    return {x.numbers + tokens * of.in, x.scales + tokens * Int8s::groups(of.in)};
+    return {x.numbers + tokens * of.in, x.scales + tokens * groups(of.in)};
 }
 
-// All tokens by up to 4 panels. Few tokens take several panels at once, so that enough sums are under way.
+// R tokens, at most ROWS, by some panels. Few tokens take several panels at once, so that enough sums are under way.
+template <class W, int R>
+static void tokens_by_panels(int64_t rows, const Linear& of, int64_t panel, int64_t end, typename W::X x, float* y, bool added) {
+    constexpr int N = R == 1 ? 4 : R <= 3 ? 2 : 1;
+    if (rows == R) {
+        for (; panel + N <= end; panel += N) outputs<W, R, N>(of, panel, x, y, added);
+        for (; panel < end; panel++) outputs<W, R, 1>(of, panel, x, y, added);
+    } else if constexpr (R > 1) tokens_by_panels<W, R - 1>(rows, of, panel, end, x, y, added);
+}
+
+// All tokens by some panels.
 template <class W>
-static void panels(const Linear& of, int64_t panel, int64_t count, typename W::X x, float* y, int64_t tokens, bool added) {
+static void panels(const Linear& of, int64_t panel, int64_t end, typename W::X x, float* y, int64_t tokens, bool added) {
     int64_t tiles = (tokens + W::ROWS - 1) / W::ROWS;
     for (int64_t t = 0; t < tiles; t++) {
         int64_t first = t * tokens / tiles, rows = (t + 1) * tokens / tiles - first;
-        typename W::X from = later(of, x, first);
-        float* to = y + first * of.out;
-        int64_t p = panel, end = panel + count;
-        switch (rows) {
-            case 1:
-                for (; p + 4 <= end; p += 4) outputs<W, 1, 4>(of, p, from, to, added);
-                for (; p < end; p++) outputs<W, 1, 1>(of, p, from, to, added);
-                break;
-            case 2:
-                for (; p + 2 <= end; p += 2) outputs<W, 2, 2>(of, p, from, to, added);
-                for (; p < end; p++) outputs<W, 2, 1>(of, p, from, to, added);
-                break;
-            case 3:
-                for (; p + 2 <= end; p += 2) outputs<W, 3, 2>(of, p, from, to, added);
-                for (; p < end; p++) outputs<W, 3, 1>(of, p, from, to, added);
-                break;
-            case 4:
-                for (; p < end; p++) outputs<W, 4, 1>(of, p, from, to, added);
-                break;
-            case 5:
-                for (; p < end; p++) outputs<W, 5, 1>(of, p, from, to, added);
-                break;
-            case 6:
-                for (; p < end; p++) outputs<W, 6, 1>(of, p, from, to, added);
-                break;
-        }
+        tokens_by_panels<W, W::ROWS>(rows, of, panel, end, later(of, x, first), y + first * of.out, added);
     }
 }
 
-// The inputs of tokens as integers. Each thread makes its own: that is little beside what it does with them, and no thread waits for it.
-static Rounded rounded(const Linear& of, const float* x, int64_t tokens) {
+// The inputs of tokens as weights want them: here, as they are. Each thread makes its own: that is little beside what it does with them, and
+// no thread waits for it.
+static const float* inputs(const Linear&, const float* x, int64_t, const float*) { return x; }
+
+static const uint16_t* inputs(const Linear& of, const float* x, int64_t tokens, const uint16_t*) {
+    static thread_local std::vector<uint16_t> numbers;
+    numbers.resize(tokens * of.in);
+    narrow(numbers.data(), x, tokens * of.in);
+    return numbers.data();
+}
+
+static Rounded inputs(const Linear& of, const float* x, int64_t tokens, Rounded) {
+    constexpr int MOST = Integers<8>::MOST;
     static thread_local std::vector<int16_t> numbers;
     static thread_local std::vector<float> scales;
     numbers.resize(tokens * of.in);
     scales.clear();
     for (int64_t t = 0; t < tokens; t++)
-        for (int64_t first = 0; first < of.in; first += Int8s::GROUP) {
+        for (int64_t first = 0; first < of.in; first += GROUP) {
             const float* from = x + t * of.in + first;
             int16_t* to = numbers.data() + t * of.in + first;
-            int64_t count = std::min<int64_t>(Int8s::GROUP, of.in - first);
+            int64_t count = std::min<int64_t>(GROUP, of.in - first);
             uint32_t most = 0;  // of numbers without their signs; as integers these have the same order, and are compared many at a time
             for (int64_t i = 0; i < count; i++) most = std::max(most, read<uint32_t>(from + i) & 0x7fffffff);
-            float largest = read<float>(&most), scale = largest > 1e-30f ? Int8s::MOST / largest : 0.0f;
+            float largest = read<float>(&most), scale = largest > 1e-30f ? MOST / largest : 0.0f;
             for (int64_t i = 0; i < count; i++) {
                 float number = from[i] * scale + ROUND;
                 to[i] = (int16_t)read<uint32_t>(&number);
             }
-            scales.push_back(largest / Int8s::MOST);
+            scales.push_back(largest / MOST);
         }
     return {numbers.data(), scales.data()};
 }
 
+template <class W>
+static void product(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
+    constexpr int64_t FEW = 4;
+    int64_t all = (of.out + PANEL - 1) / PANEL;
+    typename W::X from = inputs(of, x, tokens, typename W::X());
+#pragma omp for schedule(dynamic)
+    for (int64_t panel = 0; panel < all; panel += FEW) panels<W>(of, panel, std::min(panel + FEW, all), from, y, tokens, added);
+}
+
 // y [tokens, out] = or += x [tokens, in] · weight. Within a parallel region; ends with a barrier.
 static void linear(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
-    int64_t all = (of.out + PANEL - 1) / PANEL;
-    Rounded integers = of.kind == INT8 ? rounded(of, x, tokens) : Rounded{};
-#pragma omp for schedule(dynamic)
-    for (int64_t chunk = 0; chunk < (all + 3) / 4; chunk++) {
-        int64_t panel = chunk * 4, count = std::min<int64_t>(4, all - panel);
-        if (of.kind == FLOAT) panels<Floats>(of, panel, count, x, y, tokens, added);
-        if (of.kind == BFLOAT) panels<Bfloats>(of, panel, count, x, y, tokens, added);
-        if (of.kind == INT8) panels<Int8s>(of, panel, count, integers, y, tokens, added);
+    switch (of.kind) {
+        case FLOAT: return product<Floats>(of, x, y, tokens, added);
+        case BFLOAT: return product<Bfloats>(of, x, y, tokens, added);
+        case PAIRS: return product<Pairs>(of, x, y, tokens, added);
+        case INT8: return product<Integers<8>>(of, x, y, tokens, added);
+        case INT4: return product<Integers<4>>(of, x, y, tokens, added);
     }
 }
 
@@ -329,8 +395,13 @@ static void rotate(float* x, const float* cos, const float* sin, int64_t dim) {
     }
 }
 
+static inline void keep(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+
+static inline void keep(uint16_t* to, const float* from, int64_t count) { narrow(to, from, count); }
+
 // Normalise and rotate queries and keys, and put keys and values where they belong. `keys` and `values` are those of the layer.
-static void heads(const Model& m, const Layer& layer, const Pass& pass, float* qkv, float* keys, float* values) {
+template <class T>
+static void heads(const Model& m, const Layer& layer, const Pass& pass, float* qkv, T* keys, T* values) {
     int64_t dim = m.head_dim, kv = m.kv_heads, all = m.heads + 2 * kv;
 #pragma omp for
     for (int64_t t = 0; t < pass.tokens; t++) {
@@ -344,8 +415,8 @@ static void heads(const Model& m, const Layer& layer, const Pass& pass, float* q
         }
         for (int64_t h = 0; h < kv; h++) {
             const float* key = qkv + (t * all + m.heads + h) * dim;
-            std::memcpy(keys + place + h * pass.of_head, key, dim * sizeof(float));
-            std::memcpy(values + place + h * pass.of_head, key + kv * dim, dim * sizeof(float));
+            keep(keys + place + h * pass.of_head, key, dim);
+            keep(values + place + h * pass.of_head, key + kv * dim, dim);
         }
     }
 }
@@ -368,70 +439,153 @@ static inline Vec sums(const Vec* v) {
     }
 }
 
-// Scores of a query with n keys, and with what lies behind them up to the next multiple of LANES, for which there is room.
-static void compare(const float* q, const float* keys, int64_t dim, int64_t n, float scale, float* scores) {
-    for (int64_t j = 0; j < n; j += LANES) {
-        Vec products[LANES] = {};
-        for (int64_t i = 0; i < dim; i += LANES)
-            for (int l = 0; l < LANES; l++) products[l] += load(q + i) * load(keys + (j + l) * dim + i);
-        store(scores + j, sums<LANES>(products) * scale);
-    }
+// Scores of R queries with PANEL keys.
+template <int R>
+static void compare(const float* q, const float* keys, int64_t dim, float* scores, int64_t stride) {
+    for (int j = 0; j < PANEL; j += LANES)
+        for (int r = 0; r < R; r++) {
+            Vec products[LANES] = {};
+            for (int64_t i = 0; i < dim; i += LANES)
+                for (int l = 0; l < LANES; l++) products[l] += load(q + r * dim + i) * load(keys + (j + l) * dim + i);
+            store(scores + r * stride + j, sums<LANES>(products));
+        }
 }
 
-// Scores [n] become shares of one; gives nothing for the places up to the next multiple of LANES.
-static void softmax(float* scores, int64_t n) {
-    int64_t end = (n + LANES - 1) / LANES * LANES;
-    std::fill(scores + n, scores + end, -INFINITY);
-    float most = *std::max_element(scores, scores + n);
-    Vec total{};
-    for (int64_t i = 0; i < end; i += LANES) {
+// In a square of words those D lines and D columns apart change places, then those half as far.
+template <int D, int... I>
+static inline void swap(Ints& a, Ints& b, std::integer_sequence<int, I...>) {
+    Ints first = __builtin_shuffle(a, b, Ints{(I & D ? LANES + I - D : I)...});
+    b = __builtin_shuffle(a, b, Ints{(I & D ? LANES + I : I + D)...});
+    a = first;
+}
+
+template <int D = LANES / 2>
+static inline void transpose(Ints (&lines)[LANES]) {
+    for (int i = 0; i < LANES; i++)
+        if (!(i & D)) swap<D>(lines[i], lines[i + D], std::make_integer_sequence<int, LANES>{});
+    if constexpr (D > 1) transpose<D / 2>(lines);
+}
+
+// The same in bfloat16, as products of pairs: keys lie like the inputs of an output, and are brought into a panel. Of float32 that would be
+// twice as many words, which takes longer than what it saves where few queries attend together.
+template <int R>
+static void compare(const uint16_t* q, const uint16_t* keys, int64_t dim, float* scores, int64_t stride) {
+    static thread_local std::vector<uint16_t> panel;
+    panel.resize(dim * PANEL);
+    for (int64_t i = 0; i < dim; i += 2 * LANES)
+        for (int j = 0; j < PANEL; j += LANES) {
+            Ints lines[LANES];
+            for (int l = 0; l < LANES; l++) lines[l] = read<Ints>(keys + (j + l) * dim + i);
+            transpose(lines);
+            for (int l = 0; l < LANES; l++) std::memcpy(panel.data() + (i / 2 + l) * 2 * PANEL + 2 * j, &lines[l], sizeof lines[l]);
+        }
+    Vec acc[R][1][2];
+    tile<R, 1>(q, dim, panel.data(), 0, dim, acc);
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < 2; i++) store(scores + r * stride + i * LANES, acc[r][0][i]);
+}
+
+// The first n of `scores`, of which there are `all`, whole vectors, become shares of one; the others nothing.
+static void softmax(float* scores, int64_t n, int64_t all) {
+    Ints places;
+    for (int l = 0; l < LANES; l++) places[l] = l;
+    std::fill(scores + n, scores + all, -INFINITY);
+    Vec largest = load(scores), total{};
+    for (int64_t i = LANES; i < all; i += LANES) largest = load(scores + i) > largest ? load(scores + i) : largest;
+    float most = largest[0];
+    for (int l = 1; l < LANES; l++) most = std::max(most, largest[l]);
+    for (int64_t i = 0; i < all; i += LANES) {
         Vec e = exponential(load(scores + i) - most);
-        if (i + LANES > n)
-            for (int64_t l = n - i; l < LANES; l++) e[l] = 0;
+        e = places + (int32_t)i < (int32_t)n ? e : Vec{};
         total += e;
         store(scores + i, e);
     }
     float scale = 1.0f / sum(total);
-    for (int64_t i = 0; i < end; i += LANES) store(scores + i, load(scores + i) * scale);
+    for (int64_t i = 0; i < all; i += LANES) store(scores + i, load(scores + i) * scale);
 }
 
-// N panels of the mean of n values are added to y.
-template <int N>
-static inline void mix(const float* shares, const float* values, int64_t dim, int64_t n, float* y) {
-    Vec acc[1][N][2];
-    tile<Floats, 1, N>(shares, 0, values, dim, PANEL, n, acc);
-    for (int i = 0; i < 2 * N; i++) store(y + i * LANES, load(y + i * LANES) + acc[0][i / 2][i % 2]);
+// Queries, at most ROWS, that share a key head attend together, so that keys and values come from memory once. Query i sees `seen[i]` keys.
+template <class T>
+struct Together {
+    static constexpr int ROWS = Floats::ROWS;
+    const T* q;  // [queries, dim], divided by the root of dim
+    const T *keys, *values;
+    int64_t dim, queries;
+    int64_t seen[ROWS];
+    float* y[ROWS];
+};
+
+template <int R, int N, class T>
+static inline void mix(const Together<T>& these, const float* shares, int64_t stride, int64_t most, int64_t& d) {
+    for (; d + N * PANEL <= these.dim; d += N * PANEL) {
+        Vec acc[R][N][2];
+        tile<Plain<T>, R, N>(shares, stride, these.values + d, these.dim, PANEL, most, acc);
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < 2 * N; i++) store(these.y[r] + d + i * LANES, acc[r][i / 2][i % 2]);
+    }
 }
 
-// One token's query heads that share a key head, [group, dim], attend to the first n keys: y [group, dim]. All heads take a few keys, then
-// a few values, at a time: these come from memory once, in order.
-static void attend(const float* q, const float* keys, const float* values, int64_t group, int64_t dim, int64_t n, float* y) {
-    constexpr int64_t FEW = 64;
+// Have numbers brought near that will soon be wanted: of a page of memory or two the processor does not see by itself that all of it is read.
+template <class T>
+static inline void fetch(const T* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+}
+
+template <class T, int R = Together<T>::ROWS>
+static void attend(const Together<T>& these) {
+    if (these.queries != R) {
+        if constexpr (R > 1) attend<T, R - 1>(these);
+        return;
+    }
     static thread_local std::vector<float> scores;
-    int64_t stride = (n + LANES - 1) / LANES * LANES;
-    if ((int64_t)scores.size() < group * stride) scores.resize(group * stride);
-    float scale = 1.0f / std::sqrt((float)dim);
-    for (int64_t j = 0; j < n; j += FEW)
-        for (int64_t g = 0; g < group; g++)
-            compare(q + g * dim, keys + j * dim, dim, std::min(FEW, n - j), scale, scores.data() + g * stride + j);
-    for (int64_t g = 0; g < group; g++) softmax(scores.data() + g * stride, n);
-    std::memset(y, 0, group * dim * sizeof(float));
-    for (int64_t j = 0; j < n; j += FEW)
-        for (int64_t g = 0; g < group; g++) {
-            const float* shares = scores.data() + g * stride + j;
-            int64_t d = 0, count = std::min(FEW, n - j);
-            for (; d + 4 * PANEL <= dim; d += 4 * PANEL) mix<4>(shares, values + j * dim + d, dim, count, y + g * dim + d);
-            for (; d < dim; d += PANEL) mix<1>(shares, values + j * dim + d, dim, count, y + g * dim + d);
-        }
+    int64_t dim = these.dim, most = *std::max_element(these.seen, these.seen + R), stride = (most + PANEL - 1) / PANEL * PANEL;
+    if ((int64_t)scores.size() < R * stride) scores.resize(R * stride);
+    for (int64_t j = 0; j < stride; j += PANEL) {
+        if (j + PANEL < stride) fetch(these.keys + (j + PANEL) * dim, PANEL * dim);
+        fetch(these.values + j * dim, PANEL * dim);
+        compare<R>(these.q, these.keys + j * dim, dim, scores.data() + j, stride);
+    }
+    for (int r = 0; r < R; r++) softmax(scores.data() + r * stride, these.seen[r], stride);
+    int64_t d = 0;
+    if constexpr (4 * R <= Together<T>::ROWS * 2) mix<R, 2>(these, scores.data(), stride, most, d);
+    mix<R, 1>(these, scores.data(), stride, most, d);
 }
 
-static void attention(const Model& m, const Pass& pass, const float* qkv, const float* keys, const float* values, float* y) {
-    int64_t dim = m.head_dim, kv = m.kv_heads, group = m.heads / kv, all = m.heads + 2 * kv;
-#pragma omp for schedule(dynamic)
-    for (int64_t item = 0; item < pass.tokens * kv; item++) {
-        int64_t t = item / kv, h = item % kv, place = pass.row[t] * pass.of_row + h * pass.of_head;
-        const float* q = qkv + (t * all + h * group) * dim;
-        attend(q, keys + place, values + place, group, dim, pass.position[t] + 1, y + (t * m.heads + h * group) * dim);
+// Tokens of a row, one after another, that attend together.
+struct Block {
+    int64_t token, count;
+};
+
+static std::vector<Block> blocks(const Model& m, const Pass& pass) {
+    int64_t most = std::max<int64_t>(1, Floats::ROWS / (m.heads / m.kv_heads));
+    std::vector<Block> found;
+    for (int64_t t = 0; t < pass.tokens; t++) {
+        bool goes_on = !found.empty() && found.back().count < most && pass.row[t] == pass.row[t - 1];
+        goes_on ? (void)found.back().count++ : found.push_back({t, 1});
+    }
+    return found;
+}
+
+// The queries of a block, those of key head h. `qkv` and `y` are those of the pass.
+template <class T>
+static void attend(const Model& m, const Pass& pass, Block block, int64_t h, const float* qkv, const T* keys, const T* values, float* y) {
+    static thread_local std::vector<float> scaled;
+    static thread_local std::vector<T> queries;
+    constexpr int64_t ROWS = Together<T>::ROWS;
+    int64_t dim = m.head_dim, group = m.heads / m.kv_heads, all = m.heads + 2 * m.kv_heads, count = block.count * group;
+    int64_t place = pass.row[block.token] * pass.of_row + h * pass.of_head;
+    float scale = 1.0f / std::sqrt((float)dim);
+    scaled.resize(dim), queries.resize(ROWS * dim);
+    for (int64_t first = 0; first < count; first += ROWS) {
+        Together<T> these = {queries.data(), keys + place, values + place, dim, std::min(ROWS, count - first), {}, {}};
+        for (int64_t i = 0; i < these.queries; i++) {
+            int64_t t = block.token + (first + i) / group, head = h * group + (first + i) % group;
+            for (int64_t d = 0; d < dim; d++) scaled[d] = qkv[(t * all + head) * dim + d] * scale;
+            keep(queries.data() + i * dim, scaled.data(), dim);
+            these.seen[i] = pass.position[t] + 1;
+            these.y[i] = y + (t * m.heads + head) * dim;
+        }
+        attend(these);
     }
 }
 
@@ -461,16 +615,62 @@ static void pack(const Linear& of, const void* weight) {
     }
 }
 
+// Of integers, which come as bytes. Pre: the panels are zeros.
+template <int BITS>
+static void pack_integers(const Linear& of, const void* weight) {
+    const uint8_t* from = (const uint8_t*)weight;
+#pragma omp parallel for
+    for (int64_t o = 0; o < of.out; o++) {
+        uint8_t* to = (uint8_t*)of.weight + o / PANEL * of.in * PANEL * BITS / 8;
+        for (int64_t k = 0; k < of.in; k++) {
+            int64_t at = Integers<BITS>::bit(k, o % PANEL);
+            to[at / 8] |= (from[o * of.in + k] & ((1 << BITS) - 1)) << at % 8;
+        }
+    }
+}
+
 template <class W>
 static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
-    int64_t groups = Int8s::groups(of.in);
+    for (int64_t i = 0; i < count; i++) {
+        const auto* from = (const typename W::Number*)of.weight + rows[i] / PANEL * of.in * PANEL;
+        for (int64_t k = 0; k < of.in; k++) y[i * of.in + k] = W::value(from[W::place(k, rows[i] % PANEL)]);
+    }
+}
+
+template <int BITS>
+static void integer_rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
     for (int64_t i = 0; i < count; i++) {
         int64_t panel = rows[i] / PANEL, o = rows[i] % PANEL;
-        const auto* from = (const typename W::Number*)of.weight + panel * of.in * PANEL;
+        const uint8_t* from = (const uint8_t*)of.weight + panel * of.in * PANEL * BITS / 8;
         for (int64_t k = 0; k < of.in; k++) {
-            float scale = of.scale ? of.scale[(panel * groups + k / Int8s::GROUP) * PANEL + o] : 1.0f;
-            y[i * of.in + k] = W::value(from[W::place(k, o)]) * scale;
+            float scale = of.scale[(panel * groups(of.in) + k / GROUP) * PANEL + o];
+            y[i * of.in + k] = Integers<BITS>::value(from, k, o) * scale;
         }
+    }
+}
+
+// Layers `first` to before `last` of a pass whose keys and values are of type T.
+template <class T>
+static void layers(const Model& m, const Pass& pass, int64_t first, int64_t last) {
+    std::vector<Block> all = blocks(m, pass);
+#pragma omp parallel num_threads(pass.threads)
+    for (int64_t index = first; index < last; index++) {
+        const Layer& layer = m.layers[index];
+        int64_t n = pass.tokens, dim = layer.qkv.in;
+        float *h = pass.scratch, *qkv = h + n * dim, *attended = qkv + n * layer.qkv.out;
+        float *gate_up = attended + n * layer.out.in, *active = gate_up + n * layer.gate_up.out;
+        T *keys = (T*)pass.keys + index * pass.of_layer, *values = (T*)pass.values + index * pass.of_layer;
+        norms(pass.x, layer.norm_in, h, n, dim, m.eps);
+        linear(layer.qkv, h, qkv, n, false);
+        heads(m, layer, pass, qkv, keys, values);
+#pragma omp for schedule(dynamic)
+        for (int64_t item = 0; item < (int64_t)all.size() * m.kv_heads; item++)
+            attend(m, pass, all[item / m.kv_heads], item % m.kv_heads, qkv, keys, values, attended);
+        linear(layer.out, attended, pass.x, n, true);
+        norms(pass.x, layer.norm_mid, h, n, dim, m.eps);
+        linear(layer.gate_up, h, gate_up, n, false);
+        activate(gate_up, active, n, layer.down.in);
+        linear(layer.down, active, pass.x, n, true);
     }
 }
 
@@ -478,22 +678,37 @@ extern "C" {
 
 int64_t kernos_panel() { return PANEL; }
 
-int64_t kernos_group() { return Int8s::GROUP; }
+int64_t kernos_group() { return GROUP; }
 
-int64_t kernos_unit() { return Int8s::UNIT; }
+// Whether products of bfloat16 by bfloat16 are an instruction here.
+int64_t kernos_pairs() {
+#if defined(__AVX512BF16__)
+    return 1;
+#else
+    return 0;
+#endif
+}
 
-// Bring the numbers of a weight [out, in] into panels.
+// Bring the numbers of a weight [out, in] into panels of zeros.
 void kernos_pack(const Linear* of, const void* weight) {
-    if (of->kind == FLOAT) pack<Floats>(*of, weight);
-    if (of->kind == BFLOAT) pack<Bfloats>(*of, weight);
-    if (of->kind == INT8) pack<Int8s>(*of, weight);
+    switch (of->kind) {
+        case FLOAT: return pack<Floats>(*of, weight);
+        case BFLOAT: return pack<Bfloats>(*of, weight);
+        case PAIRS: return pack<Pairs>(*of, weight);
+        case INT8: return pack_integers<8>(*of, weight);
+        case INT4: return pack_integers<4>(*of, weight);
+    }
 }
 
 // Rows of a packed weight as floats [count, in]: looking up the embeddings that a head is tied to.
 void kernos_rows(const Linear* of, const int64_t* rows, int64_t count, float* y) {
-    if (of->kind == FLOAT) ::rows<Floats>(*of, rows, count, y);
-    if (of->kind == BFLOAT) ::rows<Bfloats>(*of, rows, count, y);
-    if (of->kind == INT8) ::rows<Int8s>(*of, rows, count, y);
+    switch (of->kind) {
+        case FLOAT: return ::rows<Floats>(*of, rows, count, y);
+        case BFLOAT: return ::rows<Bfloats>(*of, rows, count, y);
+        case PAIRS: return ::rows<Pairs>(*of, rows, count, y);
+        case INT8: return integer_rows<8>(*of, rows, count, y);
+        case INT4: return integer_rows<4>(*of, rows, count, y);
+    }
 }
 
 void kernos_linear(const Linear* of, const float* x, float* y, int64_t tokens, int64_t threads) {
@@ -511,26 +726,8 @@ void kernos_logits(const Model* m, float* x, float* y, int64_t tokens, int64_t t
 }
 
 // Layers `first` to before `last` of a pass.
-void kernos_layers(const Model* model, const Pass* given, int64_t first, int64_t last) {
-    const Model& m = *model;
-    const Pass& pass = *given;
-#pragma omp parallel num_threads(pass.threads)
-    for (int64_t index = first; index < last; index++) {
-        const Layer& layer = m.layers[index];
-        int64_t n = pass.tokens, dim = layer.qkv.in;
-        float *h = pass.scratch, *qkv = h + n * dim, *attended = qkv + n * layer.qkv.out;
-        float *gate_up = attended + n * layer.out.in, *active = gate_up + n * layer.gate_up.out;
-        float *keys = pass.keys + index * pass.of_layer, *values = pass.values + index * pass.of_layer;
-        norms(pass.x, layer.norm_in, h, n, dim, m.eps);
-        linear(layer.qkv, h, qkv, n, false);
-        heads(m, layer, pass, qkv, keys, values);
-        attention(m, pass, qkv, keys, values, attended);
-        linear(layer.out, attended, pass.x, n, true);
-        norms(pass.x, layer.norm_mid, h, n, dim, m.eps);
-        linear(layer.gate_up, h, gate_up, n, false);
-        activate(gate_up, active, n, layer.down.in);
-        linear(layer.down, active, pass.x, n, true);
-    }
+void kernos_layers(const Model* model, const Pass* pass, int64_t first, int64_t last) {
+    pass->narrow ? layers<uint16_t>(*model, *pass, first, last) : layers<float>(*model, *pass, first, last);
 }
 
 }  // extern "C"

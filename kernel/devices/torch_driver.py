@@ -7,7 +7,7 @@ seconds and the memory, neither at start nor after a crash.
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -16,7 +16,7 @@ from .background import Background
 from .driver import LanguageModel, Newcomer, RefusedError, nobody
 from .eager import MODE as EAGER
 from .engine import Engine
-from .library import Library
+from .library import BITS, Library, Numbers
 from .llama import Llama, load_compiled, load_llama
 from .messages import (
     Begin,
@@ -46,13 +46,21 @@ if TYPE_CHECKING:
     from .encoder import Encoder
 
 
+class _Eager(NamedTuple):
+    """A model that could be compiled."""
+
+    model: Llama
+    folder: Path
+    numbers: Numbers
+
+
 class TorchDriver:
     """A `Driver` for "cpu" or "cuda:<n>"."""
 
     def __init__(self, device: torch.device, compiled: Path | None = None) -> None:
         self._device = device
         self._tuning = Tuning(compiled if device.type == "cpu" else None)
-        self._eager: dict[str, tuple[Llama, Load]] = {}
+        self._eager: dict[str, _Eager] = {}
         """Models that could be compiled."""
         self._engines: dict[str, Engine] = {}
         self._encoders: dict[str, Encoder] = {}
@@ -194,17 +202,18 @@ class TorchDriver:
             from .generic import Generic
 
             return Generic(folder, dtype, self._device)
-        if dtype is not torch.float32 or self._device.type != "cpu":
+        if self._device.type != "cpu":
             return load_llama(folder, dtype, self._device)
-        model = load_llama(folder, dtype, self._device, self._tuning.library(), int8=command.dtype == "int8")
+        numbers: Numbers = command.dtype if command.dtype in BITS else _name(dtype)
+        model = load_llama(folder, dtype, self._device, self._tuning.library(), numbers)
         if model.mode == EAGER:
-            self._eager[command.model] = model, command
+            self._eager[command.model] = _Eager(model, folder, numbers)
         return model
 
     def _compile(self, name: str, library: Library) -> Optimized:
         """Pre: no sequence of the model is open."""
-        model, command = self._eager.pop(name)
-        compiled = load_compiled(Path(command.path), library, int8=command.dtype == "int8")
+        model, folder, numbers = self._eager.pop(name)
+        compiled = load_compiled(folder, library, numbers)
         if compiled is not None:
             model.change(compiled)
         return Optimized(name, model.mode, model.size)
