@@ -37,7 +37,7 @@ class Compiled:
         self.like = torch.empty(0, dtype=torch.bfloat16 if numbers == "bfloat16" else torch.float32)
         self._library = library
         self._packer = Packer(library)
-        self._numbers = numbers
+        self._numbers: Numbers = numbers
         layers = [self._layer(layer) for layer in weights.layers]
         self._depth = len(layers)
         first = layers[0]

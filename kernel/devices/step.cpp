@@ -352,11 +352,10 @@ static Rounded inputs(const Linear& of, const float* x, int64_t tokens, Rounded)
 
 template <class W>
 static void product(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
-    constexpr int64_t FEW = 4;
-    int64_t all = (of.out + PANEL - 1) / PANEL;
+    int64_t all = (of.out + PANEL - 1) / PANEL, few = tokens > W::ROWS ? 1 : 4;
     typename W::X from = inputs(of, x, tokens, typename W::X());
 #pragma omp for schedule(dynamic)
-    for (int64_t panel = 0; panel < all; panel += FEW) panels<W>(of, panel, std::min(panel + FEW, all), from, y, tokens, added);
+    for (int64_t panel = 0; panel < all; panel += few) panels<W>(of, panel, std::min(panel + few, all), from, y, tokens, added);
 }
 
 // y [tokens, out] = or += x [tokens, in] · weight. Within a parallel region; ends with a barrier.
