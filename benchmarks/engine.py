@@ -1,7 +1,8 @@
 """The engine beside its peers: vLLM, llama.cpp and transformers, with the same weights, questions and threads, through the kernel.
 
 Parts: `--agreement` (`agreement.py`: whether it says what the model says), `--speed` (`throughput.py`: tokens per second in batches of 1, 8
-and 32) and `--arrivals` (`arrivals.py`: how soon an urgent question is served beside batch work). Figures named after a peer are ours over
+and 32), `--guesses` (`guesses.py`: what they are worth) and `--arrivals` (`arrivals.py`: how soon an urgent question is served beside batch
+work). Figures named after a peer are ours over
 theirs, `hf_1` without compiled passes and `llama_1` with weights of 8 bits. `limit_share_1` is the share of the bandwidth limit at batch 1:
 the tokens per second that memory would allow if all it did were to read the weights, as they are shipped, once for each, measured by adding
 up an array that no cache holds. Figures of a peer that cannot take part are null, and `peers` says why: `make bench-peers` installs vLLM
@@ -21,7 +22,7 @@ from kernos.kernel.devices.compiler import CompilerError, build, cache_folder
 from kernos.syscalls import AsyncKernel
 from kernos.syscalls.model import Model
 
-from . import agreement, arrivals, latency, report, throughput
+from . import agreement, arrivals, guesses, latency, report, throughput
 from .kernel import RunningKernel, booted, models_folder
 from .paths import eager
 from .peers.process import ENVIRONMENTS, PATIENT, Peer, PeerError, folder_of, peer
@@ -32,6 +33,7 @@ from .throughput import PREFILL_BATCH, Engine, OurEngine, PeerEngine, Speed, rat
 TARGETS: Final = {
     "exact": Target(1.0, at_least=True),
     "top1": Target(0.97, at_least=True),
+    "guess_exact": Target(1.0, at_least=True),
     "vllm_1": Target(1.5, at_least=True),
     "vllm_8": Target(1.0, at_least=True),
     "vllm_32": Target(1.0, at_least=True),
@@ -50,7 +52,7 @@ Figures = dict[str, float | None]
 
 def main() -> None:
     """Measure the parts asked for, and publish them together."""
-    parts = {"agreement": measure_agreement, "speed": measure_speed, "arrivals": measure_arrivals}
+    parts = {"agreement": measure_agreement, "speed": measure_speed, "guesses": measure_guesses, "arrivals": measure_arrivals}
     given = report.options(__doc__, list(parts))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # of everybody that is started from here
     figures, peers = build_passes(given.quick)
@@ -107,6 +109,11 @@ async def _engine(stack: AsyncExitStack, kernel: RunningKernel, batches: Sequenc
     model = kernel.load_decoder().name
     connection = await stack.enter_async_context(AsyncKernel(kernel.key, where=kernel.where))
     return OurEngine([await connection.spawn("row") for _ in range(max(batches))], model, batches)
+
+
+async def measure_guesses(quick: bool) -> tuple[Figures, dict[str, str]]:
+    """Answers with guesses and without."""
+    return guesses.measure(quick), {}
 
 
 async def measure_arrivals(quick: bool) -> tuple[Figures, dict[str, str]]:

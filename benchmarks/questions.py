@@ -22,6 +22,7 @@ class Questions:
     """Makes questions for a stored model."""
 
     def __init__(self, model: str) -> None:
+        self.model = model
         store = ModelStore(models_folder())
         manifest = store.manifest(model)
         special = {name: getattr(manifest, name) or "" for name in ("bos_token", "eos_token", "pad_token")}

@@ -28,8 +28,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where encoders run, in a device server of their own. If decoders run on the same device the two servers take turns."""
     dtype: Arithmetic = "auto"
     """Arithmetic of decoders: `auto` is `bfloat16` where the device is faster in it, which most processors without instructions for it
-    are not, else `float32`, which gives the same tokens whatever else runs beside. `int8` rounds the weights
-    of models whose passes are compiled to 8 bits: faster, and right in most tokens; the log says in how many."""
+    are not, else `float32`, which gives the same tokens whatever else runs beside. `int8` and `int4` round the weights of models whose
+    passes are compiled to 8 and to 4 bits: faster, and right in most tokens; the log says in how many."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 8
     """Sequences decoded at once per model."""
     kv_pages: Annotated[int, Meta(ge=0, le=1 << 20)] = 256

@@ -103,7 +103,7 @@ class Model(msgspec.Struct, frozen=True):
     dtype: ShortText = ""
     """The arithmetic it runs in; empty: it was not loaded yet."""
     mode: ShortText = ""
-    """How it is computed: `eager`, `compiled`, `compiled int8`, or by `transformers`; empty: it was not loaded yet."""
+    """How it is computed: `eager`, `compiled`, `compiled bfloat16`, `compiled int8`, or by `transformers`; empty: it was not loaded yet."""
 
 
 class Models(msgspec.Struct, frozen=True):

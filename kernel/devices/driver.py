@@ -106,7 +106,7 @@ class Driver(Protocol):
         ...
 
     def step(self, newcomer: Newcomer = nobody) -> list[Stepped | Failed]:
-        """Advance every sequence that holds a lease by at most one token; none if the step is given up for a more urgent newcomer.
+        """Advance every sequence that holds a lease, most often by a token; none if the step is given up for a more urgent newcomer.
 
         A sequence is gone after the report that carries its `finish` or its `Failed`. Empty when not `busy`.
         """
@@ -119,8 +119,8 @@ class Work(NamedTuple):
     seq: int
     tokens: list[int]
     """To append to its cache; at least one."""
-    wanted: bool
-    """Whether to compute the logits of what follows them."""
+    wanted: int
+    """Of how many of the last of them to compute the logits of what follows."""
 
 
 class LanguageModel(Protocol):
@@ -157,10 +157,14 @@ class LanguageModel(Protocol):
         """Make an empty cache one of that many tokens, and give its `row`, for the caller to fill. Pre: room for them, `page_shape`."""
         ...
 
+    def cut(self, seq: int, tokens: int) -> None:
+        """Forget what the cache of an open sequence holds past so many tokens. Pre: `page_shape`."""
+        ...
+
     def forward(self, work: list[Work], unwanted: Callable[[], bool] = lambda: False) -> "list[Tensor | RuntimeError | None]":
         """Append tokens to open sequences, all different, in one pass; GivenUpError once it is `unwanted`, where a model can still go back.
 
-        Gives for each, in order, its float32 logits [vocab], or None where none are wanted. RuntimeError: there was no memory for this
-        one, which is of no use any more and must be closed; the others are as if it had not been there.
+        Gives for each, in order, its float32 logits [wanted, vocab], or None where none are wanted. RuntimeError: there was no memory for
+        this one, which is of no use any more and must be closed; the others are as if it had not been there.
         """
         ...

@@ -4,31 +4,37 @@ In each step every sequence that holds a lease takes part in one forward pass: t
 produced, or the last of a prompt whose other tokens came with pages), the most urgent of the other prompts with as many as a short step
 allows, first come first served. So a long prompt never stalls those that decode, short ones are computed together, and all share the
 reading of the weights. Who decodes and is less urgent than a prompt sits out while that is computed. A sequence whose lease is used up
-keeps its KV cache and sits out until it is extended. A pass with less urgent work in it is given up when somebody more urgent arrives:
-what it would have done is done later. Whether a sequence sat out, with whom it shared a pass or where it was begun, with pages or without,
-has no influence on its tokens (beyond rounding).
+keeps its KV cache and sits out until it is extended. Few rows take along guesses of what they go on with (`lookup.py`), and advance by
+more than one token where these were right. A pass with less urgent work in it is given up when somebody more urgent arrives: what it would
+have done is done later. Whether a sequence sat out, with whom it shared a pass or where it was begun, with pages or without, and what was
+guessed has no influence on its tokens (beyond rounding).
 """
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .driver import GivenUpError, LanguageModel, Newcomer, RefusedError, Work, nobody
 from .grammar import Grammar, Grammars
+from .lookup import Lookup
 from .messages import Begin, Copied, Copy, Failed, Finish, Output, Save, Saved, Stepped
 from .modelstore import Manifest
 from .pace import Pace
 from .pages import PagePool
 from .sampling import check, choose
 
-PREFILL_URGENT = 96
+PREFILL_URGENT: Final = 96
 """Prompt tokens per step of prompts more urgent than some that decode, who sit out, beside others who do not: most questions of people fit
 in. In other steps it is for the device's pace to say (`pace.py`)."""
+
+GUESSING: Final = 8
+"""Tokens of a step with guesses at the most. So many take little longer than one where weights are what is waited for."""
 
 
 @dataclass(slots=True)
@@ -36,6 +42,8 @@ class _Sequence:
     begin: Begin
     lease: int
     grammar: Grammar | None
+    lookup: Lookup | None
+    """None: nothing is guessed of it."""
     produced: int
     """Tokens of this turn so far, those of earlier places included."""
     held: int
@@ -64,21 +72,25 @@ class _Share(NamedTuple):
 
     sequence: _Sequence
     size: int
-    """Tokens to compute."""
+    """Tokens to compute, without guesses."""
+    guesses: list[int] = []
 
     def work(self) -> Work:
         begin, held = self.sequence.begin, self.sequence.held
         tokens = begin.prompt[held : held + self.size] if self.sequence.prompting else [self.sequence.token]
-        return Work(begin.seq, tokens, wanted=self.size == self.sequence.missing)
+        wanted = 1 + len(self.guesses) if self.size == self.sequence.missing else 0
+        return Work(begin.seq, tokens + self.guesses, wanted)
 
 
 class _Ready(NamedTuple):
-    """A sequence whose next token can be chosen."""
+    """A sequence whose next token can be chosen, and those after its guesses."""
 
     sequence: _Sequence
     logits: Tensor
+    """[1 + guesses, vocab]."""
     prefilled: int
     """Prompt tokens computed on the way here in this step."""
+    guesses: list[int]
 
 
 class Engine:
@@ -116,7 +128,9 @@ class Engine:
         self._model.open(begin.seq, len(begin.prompt))
         if begin.cached and self.pool is not None:
             self.pool.restore(self._model.adopt(begin.seq, begin.cached), begin.pages, begin.cached)
-        self._sequences[begin.seq] = _Sequence(begin, begin.lease, grammar, begin.resumed, begin.cached)
+        guesses = grammar is None and bool(self._model.page_shape)  # what has no pages cannot forget those that were wrong
+        lookup = Lookup(begin.prompt) if guesses else None
+        self._sequences[begin.seq] = _Sequence(begin, begin.lease, grammar, lookup, begin.resumed, begin.cached)
 
     def extend(self, seq: int, tokens: int) -> None:
         """Add to the lease of a sequence."""
@@ -162,7 +176,8 @@ class Engine:
         outputs = [result for result in results if isinstance(result, Output)]
         failed = [result for result in results if isinstance(result, Failed)]
         seconds = time.perf_counter() - began
-        self._pace.learn(rows, sum(share.size for share in shares) - rows, seconds)
+        guesses = sum(len(share.guesses) for share in shares)
+        self._pace.learn(rows + guesses, sum(share.size for share in shares) - rows, seconds)
         return [Stepped(outputs, seconds, rows), *failed]
 
     def _shares(self) -> list[_Share]:
@@ -179,12 +194,23 @@ class Engine:
             rows = [row for row in rows if row.begin.rank <= rank]
             most = PREFILL_URGENT if rows else self._pace.alone()
         shares = [_Share(row, 1) for row in rows]
+        if not prompts:
+            shares = [_Share(row, 1, self._guesses(row, len(rows))) for row in rows]
         for sequence in prompts:
             count = min(sequence.missing, most)
             most -= count
             if count:
                 shares.append(_Share(sequence, count))
         return shares
+
+    def _guesses(self, sequence: _Sequence, rows: int) -> list[int]:
+        """What one of so many rows may go on with, as far as it could be used and is worth computing."""
+        lookup, left = sequence.lookup, sequence.begin.max_tokens - sequence.produced
+        most = min(GUESSING // rows, sequence.lease, left, self._window - sequence.length) - 1
+        if lookup is None or most < 1:
+            return []
+        guesses = lookup.guess(most)
+        return guesses[: self._pace.guesses(rows, lookup.likely, len(guesses))]
 
     def _leased(self) -> list[_Sequence]:
         return [sequence for sequence in self._sequences.values() if sequence.lease > 0 and not sequence.finish]
@@ -216,7 +242,7 @@ class Engine:
         """Take what was computed into the sequences; those with logits produce a token."""
         results: list[Output | Failed] = []
         ready: list[_Ready] = []
-        for (sequence, count), row in zip(shares, logits, strict=True):
+        for (sequence, count, guesses), row in zip(shares, logits, strict=True):
             if isinstance(row, RuntimeError):  # out of memory: this one is too long for what is left
                 results.append(self._fail(sequence, row))
                 continue
@@ -225,26 +251,38 @@ class Engine:
             if row is None:
                 results.append(Output(sequence.begin.seq, [], prefilled, "", sequence.held))
             else:
-                ready.append(_Ready(sequence, row, prefilled))
+                ready.append(_Ready(sequence, row, prefilled, guesses))
         return results + self._produce(ready)
 
     def _produce(self, ready: list[_Ready]) -> list[Output | Failed]:
-        """Choose and account one token for each ready sequence."""
+        """Choose and account a token for each ready sequence, and more where it was guessed."""
         if not ready:
             return []
-        logits = torch.stack([entry.logits for entry in ready])
-        for row, entry in zip(logits, ready, strict=True):
-            if entry.sequence.grammar is not None:
-                entry.sequence.grammar.mask(row)
-        tokens = choose(logits, [(entry.sequence.begin.sampling, entry.sequence.length) for entry in ready])
-        return [self._output(entry, token) for entry, token in zip(ready, tokens, strict=True)]
+        places = [(entry.sequence, ahead) for entry in ready for ahead in range(len(entry.logits))]
+        logits = torch.cat([entry.logits for entry in ready])
+        for (sequence, _), row in zip(places, logits, strict=True):
+            if sequence.grammar is not None:
+                sequence.grammar.mask(row)
+        tokens = iter(choose(logits, [(sequence.begin.sampling, sequence.length + ahead) for sequence, ahead in places]))
+        return [self._output(entry, list(islice(tokens, len(entry.logits)))) for entry in ready]
 
-    def _output(self, entry: _Ready, token: int) -> Output | Failed:
-        sequence = entry.sequence
+    def _output(self, entry: _Ready, chosen: list[int]) -> Output | Failed:
+        """Take the first of the chosen tokens, and each further one as long as the guess that it was chosen after was right."""
+        sequence, tokens, right = entry.sequence, list[int](), 0
+        finish: Finish = ""
         try:
-            tokens, finish = self._accept(sequence, token)
+            for right, token in enumerate(chosen):
+                accepted, finish = self._accept(sequence, token)
+                tokens += accepted
+                if finish or entry.guesses[right : right + 1] != [token]:
+                    break
         except RefusedError as error:
             return self._fail(sequence, error)
+        sequence.held += right
+        if right < len(entry.guesses):
+            self._model.cut(sequence.begin.seq, sequence.held)
+        if sequence.lookup is not None:
+            sequence.lookup.extend(tokens)
         sequence.finish = finish
         if finish and not sequence.begin.keep:
             self.stop(sequence.begin.seq)

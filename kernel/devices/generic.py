@@ -45,6 +45,10 @@ class Generic:
         """See `LanguageModel`."""
         raise NotImplementedError
 
+    def cut(self, seq: int, tokens: int) -> None:
+        """See `LanguageModel`."""
+        raise NotImplementedError
+
     def open(self, seq: int, tokens: int) -> None:  # noqa: ARG002 - the caches of transformers grow as they are filled
         """See `LanguageModel`."""
         self._caches[seq] = DynamicCache(config=self._model.config)
@@ -61,8 +65,8 @@ class Generic:
     def _append(self, piece: Work) -> Tensor | RuntimeError | None:
         ids = torch.tensor([piece.tokens], device=self._model.device)
         try:
-            out = self._model(input_ids=ids, past_key_values=self._caches[piece.seq], use_cache=True, logits_to_keep=1)
+            out = self._model(input_ids=ids, past_key_values=self._caches[piece.seq], use_cache=True, logits_to_keep=max(1, piece.wanted))
         except RuntimeError as error:
             return error
-        logits: Tensor = out.logits[0, -1].float()
+        logits: Tensor = out.logits[0].float()
         return logits if piece.wanted else None

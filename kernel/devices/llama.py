@@ -89,6 +89,10 @@ class Llama:
         self._kv.rows[self._kv.find(seq)].length = tokens
         return self._kv.cache(seq)
 
+    def cut(self, seq: int, tokens: int) -> None:
+        """See `LanguageModel`."""
+        self._kv.rows[self._kv.find(seq)].length = tokens
+
     @torch.inference_mode()
     def forward(self, work: list[Work], unwanted: Callable[[], bool] = lambda: False) -> list[Tensor | RuntimeError | None]:
         """See `LanguageModel`."""
@@ -115,10 +119,10 @@ class Llama:
         Until the lengths of the rows grow, at the end, what was written behind them is nothing: so a pass can be given up anywhere.
         """
         rows, counts = [self._kv.find(piece.seq) for piece in work], [len(piece.tokens) for piece in work]
-        ends = [end - 1 for piece, end in zip(work, accumulate(counts), strict=True) if piece.wanted]
+        ends = [place for piece, end in zip(work, accumulate(counts), strict=True) for place in range(end - piece.wanted, end)]
         tokens = [token for piece in work for token in piece.tokens]
         logits = self._computation.logits(self._kv, Pass(tokens, rows, counts, ends, unwanted))
         for row, count in zip(rows, counts, strict=True):
             self._kv.rows[row].length += count
-        results: dict[int, Tensor | RuntimeError | None] = {piece.seq: None for piece in work}
-        return results | dict(zip((piece.seq for piece in work if piece.wanted), logits, strict=True))
+        of_each = torch.split(logits, [piece.wanted for piece in work])
+        return {piece.seq: found if piece.wanted else None for piece, found in zip(work, of_each, strict=True)}

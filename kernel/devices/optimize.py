@@ -73,11 +73,11 @@ def _speed(computation: Computation, rows: int) -> float:
     model = Llama(computation)
     for seq in range(rows):
         model.open(seq, _BEGINNING + _TOKENS)
-        model.forward([Work(seq, [1] * _BEGINNING, wanted=False)])
+        model.forward([Work(seq, [1] * _BEGINNING, wanted=0)])
     taken = []
     for _ in range(_TOKENS):
         began = time.perf_counter()
-        model.forward([Work(seq, [1], wanted=True) for seq in range(rows)])
+        model.forward([Work(seq, [1], wanted=1) for seq in range(rows)])
         taken.append(time.perf_counter() - began)
     return rows / min(taken)
 

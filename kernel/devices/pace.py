@@ -1,4 +1,4 @@
-"""How much of prompts a step takes, so that it stays short whatever the device, and how often one may be given up.
+"""How much of prompts a step takes, so that it stays short whatever the device, how much is guessed, and how often a step is given up.
 
 What a prompt token costs beside rows that decode differs by more than ten times: in bfloat16 with instructions for it 48 of them make a
 step of 8 rows 1.4 times as long, in float32 without 3.3 times. So it is learned from the steps themselves.
@@ -11,6 +11,10 @@ _STRETCH: Final = 1.0
 prompt tokens are dear: prompts then took so long that few rows decoded together, and all were served later."""
 _STRETCH_BEHIND: Final = 0.25
 """The same for prompts less urgent than some of those rows. It is also what texts wait for that are embedded beside them."""
+_UNNOTICED: Final = 0.05
+"""Seconds that a step counts as at the least in these: where steps are shorter, twice as many tokens a second are more than anybody reads.
+With steps of 10 ms and prompts by the above alone, 32 turns that came together took half as long again, as the first had been answered when
+the last had been read."""
 _ALONE: Final = 4
 """A step that computes prompts only may take so many times one that decodes: shorter ones would read the weights too often."""
 
@@ -36,14 +40,14 @@ class Pace:
 
     def __init__(self) -> None:
         self._decoding: dict[int, float] = {}
-        """Seconds of a step without prompts, by its rows."""
+        """Seconds of a step without prompts, by its tokens."""
         self._token = 0.0
         """Seconds of a prompt token in a step; 0: not known."""
         self._credit = 0.0
         """Seconds that steps to be given up may take together."""
 
     def learn(self, rows: int, tokens: int, seconds: float) -> None:
-        """A step of so many decoding rows and prompt tokens took so long."""
+        """A step of so many decoding rows, or tokens of them where there are guesses, and prompt tokens took so long."""
         self._credit = min(_WASTE_MOST, self._credit + _WASTE * seconds)
         if not tokens:
             self._decoding[rows] = _follow(self._decoding.get(rows, 0.0), seconds)
@@ -53,11 +57,22 @@ class Pace:
     def beside(self, rows: int, *, behind: bool = False) -> int:
         """Prompt tokens beside so many rows; `behind`: of prompts that are less urgent than some of them."""
         stretch, least = (_STRETCH_BEHIND, LEAST_BEHIND) if behind else (_STRETCH, LEAST)
-        return self._fitting(stretch * self._step(rows), LEAST, least)
+        return self._fitting(stretch * self._allowed(rows), LEAST, least)
 
     def alone(self) -> int:
         """Prompt tokens in a step without decoding rows."""
-        return self._fitting(_ALONE * self._step(max(self._decoding, default=0)), MOST)
+        return self._fitting(_ALONE * self._allowed(max(self._decoding, default=0)), MOST)
+
+    def guesses(self, rows: int, likely: float, most: int) -> int:
+        """How many guesses to compute for one of so many rows, each right that likely if those before it are: what gives most in a second.
+
+        The time of a number of tokens that was never computed is that of the nearest one: so it is tried.
+        """
+
+        def rate(count: int) -> float:
+            return (rows + sum(likely**number for number in range(1, count + 1))) / self._step(rows + count)
+
+        return max(range(most + 1), key=rate) if self._decoding else 0
 
     def can_waste(self, seconds: float) -> bool:
         """Whether a step that has taken so long already may be given up."""
@@ -72,8 +87,13 @@ class Pace:
             return unknown
         return min(MOST, max(least, int(seconds / self._token) // _GRAIN * _GRAIN))
 
+    def _allowed(self, rows: int) -> float:
+        """Seconds that parts of a step are measured by; 0: not known."""
+        step = self._step(rows)
+        return max(step, _UNNOTICED) if step else 0.0
+
     def _step(self, rows: int) -> float:
-        """Seconds of a step without prompts of about so many rows; 0: not known."""
+        """Seconds of a step without prompts of about so many rows, or tokens of them; 0: not known."""
         known = min(self._decoding, key=lambda known: abs(known - rows), default=None)
         return 0.0 if known is None else self._decoding[known]
 

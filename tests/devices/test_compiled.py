@@ -18,6 +18,7 @@ from kernos.kernel.devices.eager import Eager
 from kernos.kernel.devices.library import Library, Numbers, Packer, load_library, multiply
 from kernos.kernel.devices.llama import Llama, load_compiled
 from kernos.kernel.devices.messages import Load, Loaded, Optimized
+from kernos.kernel.devices.shape import page_bytes
 from kernos.kernel.devices.torch_driver import TorchDriver
 
 CPU = torch.device("cpu")
@@ -41,26 +42,26 @@ def model(request: pytest.FixtureRequest, smollm: Path, library: Library) -> Lla
 def logits(model: Llama, *pieces: Work) -> list[torch.Tensor]:
     found = model.forward(list(pieces))
     assert all(isinstance(row, torch.Tensor) for row, piece in zip(found, pieces, strict=True) if piece.wanted)
-    return [row for row in found if isinstance(row, torch.Tensor)]
+    return [row[-1] for row in found if isinstance(row, torch.Tensor)]
 
 
 def test_a_token_depends_on_its_sequence_to_the_last_bit(model: Llama, prompts: list[list[int]]) -> None:
     """Alone and at once, in pieces, beside others of every number: the logits are not close but equal."""
     prompt = prompts[0]
     model.open(0, len(prompt) + 1)
-    (alone,) = logits(model, Work(0, prompt, wanted=True))
-    (after,) = logits(model, Work(0, [7], wanted=True))
+    (alone,) = logits(model, Work(0, prompt, wanted=1))
+    (after,) = logits(model, Work(0, [7], wanted=1))
     model.close(0)
     for company in (1, 2, 3, 5, 7, 12):
         for seq in range(company + 1):
             model.open(seq, 400)
         for seq in range(1, company + 1):
-            model.forward([Work(seq, prompts[seq][: 5 + seq], wanted=False)])
-        others = [Work(seq, [seq], wanted=True) for seq in range(1, company + 1)]
-        model.forward([*others, Work(0, prompt[:company], wanted=False)])
-        *_, found = logits(model, *others, Work(0, prompt[company:], wanted=True))
+            model.forward([Work(seq, prompts[seq][: 5 + seq], wanted=0)])
+        others = [Work(seq, [seq], wanted=1) for seq in range(1, company + 1)]
+        model.forward([*others, Work(0, prompt[:company], wanted=0)])
+        *_, found = logits(model, *others, Work(0, prompt[company:], wanted=1))
         assert torch.equal(found, alone)
-        found, *_ = logits(model, Work(0, [7], wanted=True), *others)
+        found, *_ = logits(model, Work(0, [7], wanted=1), *others)
         assert torch.equal(found, after)
         for seq in range(company + 1):
             model.close(seq)
@@ -122,7 +123,7 @@ def test_weights_in_bfloat16_lose_nothing(small_model: Callable[..., Any], tmp_p
     assert isinstance(computation, Compiled)
     model = Llama(computation)
     model.open(0, 100)
-    torch.testing.assert_close(logits(model, Work(0, tokens, wanted=True))[0], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits(model, Work(0, tokens, wanted=1))[0], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_model_is_compiled_between_its_sequences(
@@ -190,3 +191,22 @@ def test_heads_that_make_no_whole_panels_stay_eager(small_model: Callable[..., A
     assert loaded.mode == "eager"
     assert [report.mode for report in driver.improve()] == ["eager"]
     assert not driver.improvable
+
+
+def test_in_bfloat16_too_it_is_compiled_where_an_instruction_makes_its_products(
+    smollm: Path, library: Library, prompts: list[list[int]], tmp_path: Path, compiled: Path, new_bench: Callable[..., Any]
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir(0o755)
+    bench = new_bench(smollm, dtype="bfloat16", compiled=cache)
+    bench.run(prompts[0], 12)
+    shutil.copy(compiled, cache)
+    (report,) = bench.driver.improve()
+    assert report.mode == ("compiled bfloat16" if library.pairs else "eager")
+    after = bench.run(prompts[0], 12)
+    loaded = TorchDriver(CPU, cache).load(Load("it", str(smollm), "decoder", "auto", 4))
+    assert isinstance(loaded, Loaded)
+    if library.pairs:
+        assert (loaded.dtype, loaded.mode) == ("bfloat16", "compiled bfloat16")
+    assert loaded.page_bytes == page_bytes(smollm, loaded.dtype)
+    assert new_bench(smollm, dtype="bfloat16", compiled=cache).run(prompts[0], 12) == after
