@@ -136,8 +136,8 @@ def test_a_less_urgent_prompt_takes_less_of_a_step(
     bench: Any, prompts: list[list[int]], greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pace = SteadyPace()
-    Pace.learn(pace, 1, 0, 0.04)
-    Pace.learn(pace, 1, 40, 0.08)
+    Pace.learn(pace, 1, 0, 0.06)
+    Pace.learn(pace, 1, 40, 0.12)
     monkeypatch.setattr(bench.driver._engines["it"], "_pace", pace)
     bench.begin(prompts[0], 30, rank=1)
     bench.step()
