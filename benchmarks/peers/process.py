@@ -76,10 +76,6 @@ class Peer:
         for lines in self._asked.values():
             lines.put_nowait(None)
 
-    def hang_up(self) -> None:
-        """Listen no more."""
-        self._reader.cancel()
-
 
 def interpreter(name: str) -> str:
     """The Python of a peer's environment; transformers is in ours."""
@@ -122,11 +118,8 @@ async def started(command: list[str], environment: dict[str, str]) -> AsyncItera
             if not first:
                 said.seek(0)
                 raise PeerError(f"it ended when it was started: {cause(said.read().decode(errors='replace'))}")
-            found = Peer(process, json.loads(first))
-            try:
-                yield found
-            finally:
-                found.hang_up()
+            # It listens until there is nothing more: of a pipe that nobody empties it is not noticed that it has ended.
+            yield Peer(process, json.loads(first))
         finally:
             assert process.stdin
             process.stdin.close()
