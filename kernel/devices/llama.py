@@ -86,7 +86,7 @@ class Llama:
     @torch.inference_mode()
     def adopt(self, seq: int, tokens: int) -> Tensor:
         """See `LanguageModel`."""
-        self._kv.rows[self._kv.find(seq)].length = tokens
+        self.cut(seq, tokens)
         return self._kv.cache(seq)
 
     def cut(self, seq: int, tokens: int) -> None:
