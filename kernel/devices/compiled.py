@@ -41,7 +41,7 @@ class Compiled:
         layers = [self._layer(layer) for layer in weights.layers]
         self._depth = len(layers)
         first = layers[0]
-        self._room = sum((first.qkv.inputs, first.qkv.outputs, first.out.inputs, first.gate_up.outputs, first.down.inputs))
+        self._room = sum((first.qkv.inputs, first.qkv.outputs, first.out.inputs, first.down.inputs))
         self._model = ModelWeights(
             shape.heads,
             shape.kv_heads,
@@ -94,8 +94,15 @@ class Compiled:
 
     def _layer(self, layer: Layer) -> LayerWeights:
         norms = map(self._packer.vector, (layer.norm_in, layer.norm_mid, layer.q_norm, layer.k_norm))
-        others = (self._packer.linear(weight, self._numbers) for weight in (layer.out, layer.gate_up, layer.down))
+        others = (self._packer.linear(weight, self._numbers) for weight in (layer.out, self._interleaved(layer.gate_up), layer.down))
         return LayerWeights(*norms, self._packer.linear(layer.qkv, self._numbers, layer.qkv_bias), *others)
+
+    def _interleaved(self, gate_up: Tensor) -> Tensor:
+        """Half a panel of gates, then what they let through, and so on; zeros where the last are not whole halves."""
+        half = self._library.panel // 2
+        gates, ups = gate_up.chunk(2)
+        gates, ups = (F.pad(rows, (0, 0, 0, -len(rows) % half)).view(-1, half, rows.shape[1]) for rows in (gates, ups))
+        return torch.stack((gates, ups), 1).flatten(0, 2)
 
 
 def supports(library: Library, shape: Shape, config: dict[str, Any], numbers: Numbers) -> bool:

@@ -69,15 +69,13 @@ static inline V read(const N* at) {
 
 static inline Vec load(const float* p) { return read<Vec>(p); }
 
-// Of bfloat16, which is the upper half of a float.
-static inline Vec load(const uint16_t* p) {
-    typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
-    return (Vec)(__builtin_convertvector(read<Halves>(p), Ints) << 16);
-}
-
 // The nearest numbers in bfloat16, of two equally near the even one. Not for infinities and what is no number.
 static inline void narrow(uint16_t* to, const float* from, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
+    int64_t i = 0;
+#if defined(__AVX512BF16__)
+    for (; i + 16 <= count; i += 16) _mm256_storeu_si256((__m256i*)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    for (; i < count; i++) {
         uint32_t bits = read<uint32_t>(from + i);
         to[i] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     }
@@ -88,18 +86,18 @@ constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: what it is added to becomes
 // How weights of a type lie in a panel: `place` is where number o of column k is, so that registers are filled by shifts and masks. Widening
 // each number by itself takes three times the instructions. ROWS are as many tokens as the registers (16, or AVX-512's 32) can take at
 // once, with two sums each. X is what they are multiplied by, from one token on.
-template <class T>
-struct Plain {
-    typedef T Number;
+struct Floats {
+    typedef float Number;
     typedef const float* X;
     static constexpr int ROWS = LANES < 16 ? 6 : 12;
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o; }
-    static float value(T number) { return number; }
-    static void unpack(const T* at, Vec (&w)[2]) { w[0] = load(at), w[1] = load(at + LANES); }
+    static float value(float number) { return number; }
+    static void unpack(const float* at, Vec (&w)[2]) { w[0] = load(at), w[1] = load(at + LANES); }
 };
-typedef Plain<float> Floats;
 
-struct Bfloats : Plain<uint16_t> {
+// bfloat16 is the upper half of a float.
+struct Bfloats : Floats {
+    typedef uint16_t Number;
     static int64_t place(int64_t k, int64_t o) { return k * PANEL + o % LANES * 2 + o / LANES; }
     static float value(uint16_t number) {
         uint32_t bits = (uint32_t)number << 16;
@@ -263,30 +261,53 @@ static inline void multiply(const Linear& of, int64_t panel, Rounded x, Vec (&ac
     }
 }
 
-// Sums of the outputs from `first` on, of one token, become what they are in y, or are added to it.
-static inline void put(const Linear& of, int64_t first, const Vec (&sums)[2], float* y, bool added) {
+// What becomes of outputs: they take the place of what is in y or are added to it; or the first half of each panel are gates, the second is
+// what these let through, and y has half as many numbers. So gates take no memory.
+enum How { SET, ADD, GATE };
+
+struct Target {
+    float* y;  // [tokens, width]
+    int64_t width;
+    How how;
+};
+
+static inline Target later(const Target& to, int64_t tokens) { return {to.y + tokens * to.width, to.width, to.how}; }
+
+// Sums of the outputs from `first` on, of one token.
+static inline void put(const Linear& of, int64_t first, const Vec (&sums)[2], const Target& to) {
     if (first + PANEL <= of.out) {
         for (int i = 0; i < 2; i++) {
             int64_t at = first + i * LANES;
             Vec value = of.bias ? sums[i] + load(of.bias + at) : sums[i];
-            store(y + at, added ? load(y + at) + value : value);
+            store(to.y + at, to.how == ADD ? load(to.y + at) + value : value);
         }
         return;
     }
     for (int64_t o = first; o < of.out; o++) {
         float value = sums[(o - first) / LANES][(o - first) % LANES];
         if (of.bias) value += of.bias[o];
-        y[o] = added ? y[o] + value : value;
+        to.y[o] = to.how == ADD ? to.y[o] + value : value;
     }
 }
 
-// The outputs of N panels for R tokens. `added`: they are added to what is in y.
+// silu(gate) * up, from place `first` on. Gates have no bias.
+static inline void gate(int64_t first, const Vec (&sums)[2], const Target& to) {
+    Vec down = -sums[0];
+    down = down > 88.0f ? Vec{} + 88.0f : down;
+    Vec value = sums[0] / (exponential(down) + 1.0f) * sums[1];
+    std::memcpy(to.y + first, &value, std::min<int64_t>(LANES, to.width - first) * sizeof(float));
+}
+
+// The outputs of N panels for R tokens.
 template <class W, int R, int N>
-static void outputs(const Linear& of, int64_t panel, typename W::X x, float* y, bool added) {
+static void outputs(const Linear& of, int64_t panel, typename W::X x, const Target& to) {
     Vec acc[R][N][2];
     multiply<W, R, N>(of, panel, x, acc);
     for (int r = 0; r < R; r++)
-        for (int n = 0; n < N; n++) put(of, (panel + n) * PANEL, acc[r][n], y + r * of.out, added);
+        for (int n = 0; n < N; n++) {
+            int64_t first = (panel + n) * PANEL;
+            to.how == GATE ? gate(first / 2, acc[r][n], later(to, r)) : put(of, first, acc[r][n], later(to, r));
+        }
 }
 
 template <class T>
@@ -298,21 +319,21 @@ static inline Rounded later(const Linear& of, Rounded x, int64_t tokens) {
 
 // R tokens, at most ROWS, by some panels. Few tokens take several panels at once, so that enough sums are under way.
 template <class W, int R>
-static void tokens_by_panels(int64_t rows, const Linear& of, int64_t panel, int64_t end, typename W::X x, float* y, bool added) {
+static void tokens_by_panels(int64_t rows, const Linear& of, int64_t panel, int64_t end, typename W::X x, const Target& to) {
     constexpr int N = R == 1 ? 4 : R <= 3 ? 2 : 1;
     if (rows == R) {
-        for (; panel + N <= end; panel += N) outputs<W, R, N>(of, panel, x, y, added);
-        for (; panel < end; panel++) outputs<W, R, 1>(of, panel, x, y, added);
-    } else if constexpr (R > 1) tokens_by_panels<W, R - 1>(rows, of, panel, end, x, y, added);
+        for (; panel + N <= end; panel += N) outputs<W, R, N>(of, panel, x, to);
+        for (; panel < end; panel++) outputs<W, R, 1>(of, panel, x, to);
+    } else if constexpr (R > 1) tokens_by_panels<W, R - 1>(rows, of, panel, end, x, to);
 }
 
 // All tokens by some panels.
 template <class W>
-static void panels(const Linear& of, int64_t panel, int64_t end, typename W::X x, float* y, int64_t tokens, bool added) {
+static void panels(const Linear& of, int64_t panel, int64_t end, typename W::X x, int64_t tokens, const Target& to) {
     int64_t tiles = (tokens + W::ROWS - 1) / W::ROWS;
     for (int64_t t = 0; t < tiles; t++) {
         int64_t first = t * tokens / tiles, rows = (t + 1) * tokens / tiles - first;
-        tokens_by_panels<W, W::ROWS>(rows, of, panel, end, later(of, x, first), y + first * of.out, added);
+        tokens_by_panels<W, W::ROWS>(rows, of, panel, end, later(of, x, first), later(to, first));
     }
 }
 
@@ -351,21 +372,21 @@ static Rounded inputs(const Linear& of, const float* x, int64_t tokens, Rounded)
 }
 
 template <class W>
-static void product(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
+static void product(const Linear& of, const float* x, int64_t tokens, const Target& to) {
     int64_t all = (of.out + PANEL - 1) / PANEL, few = tokens > W::ROWS ? 1 : 4;
     typename W::X from = inputs(of, x, tokens, typename W::X());
 #pragma omp for schedule(dynamic)
-    for (int64_t panel = 0; panel < all; panel += few) panels<W>(of, panel, std::min(panel + few, all), from, y, tokens, added);
+    for (int64_t panel = 0; panel < all; panel += few) panels<W>(of, panel, std::min(panel + few, all), from, tokens, to);
 }
 
-// y [tokens, out] = or += x [tokens, in] · weight. Within a parallel region; ends with a barrier.
-static void linear(const Linear& of, const float* x, float* y, int64_t tokens, bool added) {
+// x [tokens, in] · weight. Within a parallel region; ends with a barrier.
+static void linear(const Linear& of, const float* x, int64_t tokens, const Target& to) {
     switch (of.kind) {
-        case FLOAT: return product<Floats>(of, x, y, tokens, added);
-        case BFLOAT: return product<Bfloats>(of, x, y, tokens, added);
-        case PAIRS: return product<Pairs>(of, x, y, tokens, added);
-        case INT8: return product<Integers<8>>(of, x, y, tokens, added);
-        case INT4: return product<Integers<4>>(of, x, y, tokens, added);
+        case FLOAT: return product<Floats>(of, x, tokens, to);
+        case BFLOAT: return product<Bfloats>(of, x, tokens, to);
+        case PAIRS: return product<Pairs>(of, x, tokens, to);
+        case INT8: return product<Integers<8>>(of, x, tokens, to);
+        case INT4: return product<Integers<4>>(of, x, tokens, to);
     }
 }
 
@@ -484,8 +505,9 @@ static void compare(const uint16_t* q, const uint16_t* keys, int64_t dim, float*
         for (int i = 0; i < 2; i++) store(scores + r * stride + i * LANES, acc[r][0][i]);
 }
 
-// The first n of `scores`, of which there are `all`, whole vectors, become shares of one; the others nothing.
-static void softmax(float* scores, int64_t n, int64_t all) {
+// The shares of one of the first n of `scores`, of which there are `all`, whole vectors; the others get nothing.
+template <class T>
+static void softmax(float* scores, int64_t n, int64_t all, T* shares) {
     Ints places;
     for (int l = 0; l < LANES; l++) places[l] = l;
     std::fill(scores + n, scores + all, -INFINITY);
@@ -500,7 +522,10 @@ static void softmax(float* scores, int64_t n, int64_t all) {
         store(scores + i, e);
     }
     float scale = 1.0f / sum(total);
-    for (int64_t i = 0; i < all; i += LANES) store(scores + i, load(scores + i) * scale);
+    for (int64_t i = 0; i < all; i += LANES) {
+        store(scores + i, load(scores + i) * scale);
+        keep(shares + i, scores + i, LANES);
+    }
 }
 
 // Queries, at most ROWS, that share a key head attend together, so that keys and values come from memory once. Query i sees `seen[i]` keys.
@@ -514,11 +539,41 @@ struct Together {
     float* y[ROWS];
 };
 
+// N panels of values [keys, dim] by the shares that R queries have in them.
+template <int R, int N>
+static inline void mix(const float* shares, int64_t stride, const float* values, int64_t dim, int64_t keys, Vec (&acc)[R][N][2]) {
+    tile<Floats, R, N>(shares, stride, values, dim, PANEL, keys, acc);
+}
+
+// Of the numbers of two keys words that have one of each: those of the first half of a panel and of the second.
+template <int... I>
+static inline void interleave(const uint16_t* a, const uint16_t* b, Ints (&words)[2], std::integer_sequence<int, I...>) {
+    Shorts one = read<Shorts>(a), other = b ? read<Shorts>(b) : Shorts{};
+    words[0] = (Ints)__builtin_shuffle(one, other, Shorts{I % 2 * PANEL + I / 2 ...});
+    words[1] = (Ints)__builtin_shuffle(one, other, Shorts{I % 2 * PANEL + I / 2 + LANES...});
+}
+
+// The same in bfloat16, as products of pairs.
+template <int R, int N>
+static inline void mix(const uint16_t* shares, int64_t stride, const uint16_t* values, int64_t dim, int64_t keys, Vec (&acc)[R][N][2]) {
+    std::memset(acc, 0, sizeof acc);
+    for (int64_t k = 0; k < keys; k += 2)
+        for (int n = 0; n < N; n++) {
+            const uint16_t* at = values + k * dim + n * PANEL;
+            Ints words[2];
+            interleave(at, k + 1 < keys ? at + dim : nullptr, words, std::make_integer_sequence<int, PANEL>{});
+            for (int r = 0; r < R; r++) {
+                Ints two = Ints{} + read<int32_t>(shares + r * stride + k);
+                for (int i = 0; i < 2; i++) acc[r][n][i] = add_pairs(acc[r][n][i], words[i], two);
+            }
+        }
+}
+
 template <int R, int N, class T>
-static inline void mix(const Together<T>& these, const float* shares, int64_t stride, int64_t most, int64_t& d) {
+static inline void mix(const Together<T>& these, const T* shares, int64_t stride, int64_t most, int64_t& d) {
     for (; d + N * PANEL <= these.dim; d += N * PANEL) {
         Vec acc[R][N][2];
-        tile<Plain<T>, R, N>(shares, stride, these.values + d, these.dim, PANEL, most, acc);
+        mix<R, N>(shares, stride, these.values + d, these.dim, most, acc);
         for (int r = 0; r < R; r++)
             for (int i = 0; i < 2 * N; i++) store(these.y[r] + d + i * LANES, acc[r][i / 2][i % 2]);
     }
@@ -537,17 +592,18 @@ static void attend(const Together<T>& these) {
         return;
     }
     static thread_local std::vector<float> scores;
+    static thread_local std::vector<T> shares;
     int64_t dim = these.dim, most = *std::max_element(these.seen, these.seen + R), stride = (most + PANEL - 1) / PANEL * PANEL;
-    if ((int64_t)scores.size() < R * stride) scores.resize(R * stride);
+    if ((int64_t)scores.size() < R * stride) scores.resize(R * stride), shares.resize(R * stride);
     for (int64_t j = 0; j < stride; j += PANEL) {
         if (j + PANEL < stride) fetch(these.keys + (j + PANEL) * dim, PANEL * dim);
         fetch(these.values + j * dim, PANEL * dim);
         compare<R>(these.q, these.keys + j * dim, dim, scores.data() + j, stride);
     }
-    for (int r = 0; r < R; r++) softmax(scores.data() + r * stride, these.seen[r], stride);
+    for (int r = 0; r < R; r++) softmax(scores.data() + r * stride, these.seen[r], stride, shares.data() + r * stride);
     int64_t d = 0;
-    if constexpr (4 * R <= Together<T>::ROWS * 2) mix<R, 2>(these, scores.data(), stride, most, d);
-    mix<R, 1>(these, scores.data(), stride, most, d);
+    if constexpr (4 * R <= Together<T>::ROWS * 2) mix<R, 2>(these, shares.data(), stride, most, d);
+    mix<R, 1>(these, shares.data(), stride, most, d);
 }
 
 // Tokens of a row, one after another, that attend together.
@@ -585,21 +641,6 @@ static void attend(const Model& m, const Pass& pass, Block block, int64_t h, con
             these.y[i] = y + (t * m.heads + head) * dim;
         }
         attend(these);
-    }
-}
-
-// gate_up [tokens, 2 * size] becomes silu(gate) * up [tokens, size].
-static void activate(const float* gate_up, float* y, int64_t tokens, int64_t size) {
-#pragma omp for
-    for (int64_t t = 0; t < tokens; t++) {
-        const float *gate = gate_up + 2 * t * size, *up = gate + size;
-        int64_t i = 0;
-        for (; i + LANES <= size; i += LANES) {
-            Vec g = load(gate + i), down = -g;
-            down = down > 88.0f ? Vec{} + 88.0f : down;
-            store(y + t * size + i, g / (exponential(down) + 1.0f) * load(up + i));
-        }
-        for (; i < size; i++) y[t * size + i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
     }
 }
 
@@ -657,19 +698,18 @@ static void layers(const Model& m, const Pass& pass, int64_t first, int64_t last
         const Layer& layer = m.layers[index];
         int64_t n = pass.tokens, dim = layer.qkv.in;
         float *h = pass.scratch, *qkv = h + n * dim, *attended = qkv + n * layer.qkv.out;
-        float *gate_up = attended + n * layer.out.in, *active = gate_up + n * layer.gate_up.out;
+        float* active = attended + n * layer.out.in;
         T *keys = (T*)pass.keys + index * pass.of_layer, *values = (T*)pass.values + index * pass.of_layer;
         norms(pass.x, layer.norm_in, h, n, dim, m.eps);
-        linear(layer.qkv, h, qkv, n, false);
+        linear(layer.qkv, h, n, {qkv, layer.qkv.out, SET});
         heads(m, layer, pass, qkv, keys, values);
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < (int64_t)all.size() * m.kv_heads; item++)
             attend(m, pass, all[item / m.kv_heads], item % m.kv_heads, qkv, keys, values, attended);
-        linear(layer.out, attended, pass.x, n, true);
+        linear(layer.out, attended, n, {pass.x, dim, ADD});
         norms(pass.x, layer.norm_mid, h, n, dim, m.eps);
-        linear(layer.gate_up, h, gate_up, n, false);
-        activate(gate_up, active, n, layer.down.in);
-        linear(layer.down, active, pass.x, n, true);
+        linear(layer.gate_up, h, n, {active, layer.down.in, GATE});
+        linear(layer.down, active, n, {pass.x, dim, ADD});
     }
 }
 
@@ -712,7 +752,7 @@ void kernos_rows(const Linear* of, const int64_t* rows, int64_t count, float* y)
 
 void kernos_linear(const Linear* of, const float* x, float* y, int64_t tokens, int64_t threads) {
 #pragma omp parallel num_threads(threads)
-    linear(*of, x, y, tokens, false);
+    linear(*of, x, tokens, {y, of->out, SET});
 }
 
 // Logits y [tokens, vocabulary] of x [tokens, dim], which is overwritten.
@@ -720,7 +760,7 @@ void kernos_logits(const Model* m, float* x, float* y, int64_t tokens, int64_t t
 #pragma omp parallel num_threads(threads)
     {
         norms(x, m->norm, x, tokens, m->head.in, m->eps);
-        linear(m->head, x, y, tokens, false);
+        linear(m->head, x, tokens, {y, m->head.out, SET});
     }
 }
 
