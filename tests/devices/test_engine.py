@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernos.kernel.devices.messages import Extend, Sampling, Stepped, Stop
-from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, MOST, Pace
+from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, START, Pace
 from tests.devices.conftest import SteadyPace
 
 PERSON = json.dumps(
@@ -100,7 +100,7 @@ def prefilled(stepped: Stepped) -> dict[int, int]:
 
 
 def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
-    assert sum(map(len, prompts[:4])) < MOST
+    assert sum(map(len, prompts[:4])) < START
     seqs = [bench.begin(prompt, 10) for prompt in prompts[:4]]
     assert list(prefilled(bench.step()).values()) == [len(prompt) for prompt in prompts[:4]]
     bench.drain()
@@ -109,12 +109,12 @@ def test_short_prompts_are_computed_together(bench: Any, prompts: list[list[int]
 
 def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
     long, size = prompts[7], len(prompts[7])
-    assert size - MOST > LEAST
+    assert size - START > LEAST
     bench.begin(prompts[0], 30, rank=1)
     bench.step()
     late, equal, urgent = (bench.begin(long, 5, rank=rank) for rank in (2, 1, 0))
-    assert prefilled(bench.step()) == {urgent: MOST}
-    assert prefilled(bench.step()) == {urgent: size - MOST}
+    assert prefilled(bench.step()) == {urgent: START}
+    assert prefilled(bench.step()) == {urgent: size - START}
     while not bench.tokens[equal]:
         done = prefilled(bench.step())
         assert sum(done.values()) <= LEAST
@@ -125,7 +125,7 @@ def test_prompts_go_by_rank_and_the_most_urgent_has_a_step_to_itself(bench: Any,
 
 
 def test_an_urgent_prompt_is_not_computed_together_with_others(bench: Any, prompts: list[list[int]], greedy: list[list[int]]) -> None:
-    assert sum(map(len, prompts[:2])) < MOST
+    assert sum(map(len, prompts[:2])) < START
     late, urgent = bench.begin(prompts[0], 10, rank=2), bench.begin(prompts[1], 10, rank=1)
     assert prefilled(bench.step()) == {urgent: len(prompts[1])}
     bench.drain()

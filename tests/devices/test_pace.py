@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernos.kernel.devices.arithmetic import fastest
-from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, MOST, Pace
+from kernos.kernel.devices.pace import LEAST, LEAST_BEHIND, MOST, START, Pace
 
 
 def learned(step: float, token: float, steps: int = 200) -> Pace:
@@ -18,20 +18,21 @@ def learned(step: float, token: float, steps: int = 200) -> Pace:
 
 def test_before_anything_is_known_it_is_careful() -> None:
     assert Pace().beside(8) == LEAST
-    assert Pace().alone() == MOST
+    assert Pace().alone() == START
 
 
 def test_a_device_that_takes_prompt_tokens_along_almost_for_free_gets_many() -> None:
     pace = learned(step=0.08, token=0.00066)
     assert pace.beside(8) == 120
-    assert pace.alone() == MOST
+    assert pace.alone() == 480
+    assert learned(step=0.08, token=0.0001).alone() == MOST
 
 
 def test_steps_that_are_short_may_take_more_than_as_long_again() -> None:
     """Nobody notices; and who comes with others is not answered before they have been read."""
     pace = learned(step=0.01, token=0.0007)
     assert pace.beside(8) == 64
-    assert pace.alone() == MOST
+    assert pace.alone() == 280
 
 
 def test_a_device_that_pays_for_each_gets_few() -> None:
