@@ -93,6 +93,10 @@ class Driver(Protocol):
         """Copy pages between tiers; None: under way, and `collect` will give the report."""
         ...
 
+    def prepare(self) -> bool:
+        """Use a moment without work, some milliseconds, for what will be needed soon; False: there is nothing (more) to do."""
+        ...
+
     def collect(self) -> list[Copied | Failed]:
         """The reports of copies that ran beside the steps and are done."""
         ...

@@ -20,6 +20,10 @@ from .driver import RefusedError
 from .messages import PAGE, Copied, Copy, Failed, Load, Tier
 from .swap import SwapFile
 
+_AHEAD_BYTES = 128 << 20
+"""Memory of the device pool to be had before it is needed: on a virtual machine that had to ask its host for it, a page of 1.5 MB took
+2 ms, where the tokens in it had taken 40."""
+
 _NEIGHBOURS: set[frozenset[Tier]] = {frozenset({"device", "host"}), frozenset({"host", "disk"})}
 
 
@@ -29,10 +33,13 @@ class PagePool:
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, load: Load, background: Background) -> None:
         self.page_bytes = page_bytes(shape, dtype)
         on_gpu = device.type == "cuda"
-        # Empty, not zeros: what no page was ever put in takes no memory.
+        # Empty, not zeros: what is far from any page takes no memory.
         self._device = torch.empty(load.pages, *shape, dtype=dtype, device=device)
         self._host = torch.empty(load.host_pages, *shape, dtype=dtype, pin_memory=on_gpu and load.host_pages > 0)
         self._host_bytes = self._host.view(torch.uint8).flatten(1).numpy()
+        self._ahead = 0 if on_gpu else _AHEAD_BYTES // self.page_bytes
+        self._ready = self._used_up = 0
+        """Device slots whose memory is there, and those up to the last that a page was ever saved to."""
         self._swap = SwapFile(Path(load.swap)) if load.disk_pages else None
         self._filled: dict[Tier, list[int]] = {
             "device": [0] * load.pages,
@@ -55,10 +62,20 @@ class PagePool:
         _check_distinct(slots)
         if first < 0 or first * PAGE >= held:
             raise RefusedError(f"page {first} is not in a row of {held} tokens")
+        self._used_up = max(self._used_up, *(slot + 1 for slot in slots))
         for slot, index in zip(slots, range(first, -(-held // PAGE)), strict=False):
             filled = min(PAGE, held - index * PAGE)
             self._device[slot, ..., :filled, :] = row.narrow(-2, index * PAGE, filled)
             self._filled["device"][slot] = filled
+
+    def prepare(self) -> bool:
+        """Have the memory of one more device slot, if those that follow the last used one are too few; False: they are not."""
+        if self._ready >= min(len(self._device), self._used_up + self._ahead):
+            return False
+        if not self._filled["device"][self._ready]:
+            self._device[self._ready].zero_()  # the system gives memory when it is written to
+        self._ready += 1
+        return True
 
     def check(self, slots: list[int], tokens: int) -> None:
         """Raises RefusedError unless these device slots hold that many tokens of a sequence, from its start."""

@@ -123,6 +123,8 @@ class Server:
 
     def _wait(self) -> None:
         """Wait for a command or for the end of a copy."""
+        while not self._waiting.poll(0) and self._driver.prepare():
+            pass
         while not self._waiting.poll(_IDLE_MS if self._driver.improvable else None):
             self._send_all(self._driver.improve())
 

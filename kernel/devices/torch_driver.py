@@ -141,6 +141,10 @@ class TorchDriver:
         except RefusedError as error:
             return Failed(str(error), copy=command.id)
 
+    def prepare(self) -> bool:
+        """See `Driver`."""
+        return any(engine.pool is not None and engine.pool.prepare() for engine in self._engines.values())
+
     def collect(self) -> list[Copied | Failed]:
         """See `Driver`."""
         return self._background.collect()

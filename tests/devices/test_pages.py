@@ -31,7 +31,7 @@ from kernos.kernel.devices.messages import (
     Tier,
     Unload,
 )
-from kernos.kernel.devices.pace import MOST
+from kernos.kernel.devices.pace import START
 from kernos.kernel.devices.shape import page_bytes
 from kernos.kernel.devices.swap import SwapFile
 from kernos.kernel.devices.torch_driver import TorchDriver
@@ -145,7 +145,7 @@ def test_a_prompt_with_pages_gives_the_same_tokens(kernel: Kernel, undisturbed: 
     needed = -(-cached // PAGE)
     seq = kernel.begin(PROMPT, 100, pages=[9, 2, 5, 0][:needed], cached=cached)
     assert torch.equal(kernel.row(seq, cached), row)
-    first_share = min(200 - cached, MOST)
+    first_share = min(200 - cached, START)
     stepped = kernel.bench.step()
     assert [(output.prefilled, output.held) for output in stepped.outputs] == [(first_share, cached + first_share)]
     kernel.bench.drain()
@@ -203,10 +203,10 @@ def test_a_prompt_is_saved_when_half_of_it_is_computed(kernel: Kernel) -> None:
     expected = kernel.run(LONG, 20)
     seq = kernel.begin(LONG, 20)
     (output,) = kernel.bench.step().outputs
-    assert (output.tokens, output.held) == ([], MOST)
+    assert (output.tokens, output.held) == ([], START)
     assert isinstance(kernel.save(seq, 0, [0, 1, 2]), Saved)
     kernel.bench.driver.stop(Stop(seq))
-    again = kernel.begin(LONG, 20, pages=[0, 1, 2], cached=MOST)
+    again = kernel.begin(LONG, 20, pages=[0, 1, 2], cached=START)
     kernel.bench.drain()
     assert kernel.bench.tokens[again] == expected
 
@@ -223,6 +223,24 @@ def test_a_save_may_ask_for_more_pages_than_there_are(kernel: Kernel, undisturbe
     again = kernel.begin(PROMPT + undisturbed[:50], 100, resumed=50, pages=[0, 1, 2, 3], cached=249)
     kernel.bench.drain()
     assert kernel.bench.tokens[again] == undisturbed[50:]
+
+
+def test_memory_is_had_ahead_of_pages_and_changes_none(kernel: Kernel) -> None:
+    def prepared() -> int:
+        return sum(iter(kernel.bench.driver.prepare, False))
+
+    pool = kernel.pool
+    pool._ahead = 4
+    pool._device[:] = 1
+    assert prepared() == 4
+    kernel.filled([4, 5, 6, 7])
+    before = [kernel.page(slot) for slot in range(4, 8)]
+    assert prepared() == 8 - 4 + 4
+    assert [kernel.page(slot) for slot in range(4, 8)] == before
+    assert not pool._device[:4].any(), "it was written to, so it is there"
+    assert pool._device[12:].all()
+    kernel.filled([0, 1, 2, 13])
+    assert prepared() == 16 - 12
 
 
 def test_a_finished_sequence_is_kept_until_it_is_stopped(kernel: Kernel, undisturbed: list[int]) -> None:
