@@ -6,17 +6,16 @@ step of 8 rows 1.4 times as long, in float32 without 3.3 times. So it is learned
 
 from typing import Final
 
-_STRETCH: Final = 1.0
-"""A step that computes prompts beside rows may take so much longer than one without: what those rows notice. Half as much was tried where
-prompt tokens are dear: prompts then took so long that few rows decoded together, and all were served later."""
-_STRETCH_BEHIND: Final = 0.25
+_BESIDE: Final = (1.0, 0.1)
+"""A step that computes prompts beside rows may take so many times longer than one without, or so many seconds: what those rows notice. Half
+as much was tried where prompt tokens are dear: prompts then took so long that few rows decoded together, and all were served later. The
+seconds are for short steps: ten tokens a second are more than anybody reads. With steps of 10 ms and the first alone, 32 turns that came
+together took half as long again, as the first had been answered when the last had been read; with 50 ms a tenth longer than with 100."""
+_BEHIND: Final = (0.25, 0.0125)
 """The same for prompts less urgent than some of those rows. It is also what texts wait for that are embedded beside them."""
-_UNNOTICED: Final = 0.05
-"""Seconds that a step counts as at the least in these: where steps are shorter, twice as many tokens a second are more than anybody reads.
-With steps of 10 ms and prompts by the above alone, 32 turns that came together took half as long again, as the first had been answered when
-the last had been read."""
-_ALONE: Final = 4
-"""A step that computes prompts only may take so many times one that decodes: shorter ones would read the weights too often."""
+_ALONE: Final = (4.0, 0.2)
+"""A step that computes prompts only may take so many times one that decodes, or so many seconds: shorter ones would read the weights too
+often."""
 
 LEAST: Final = 16
 """Prompt tokens of a step at the least, and until anything is known: fewer would hardly get anywhere."""
@@ -59,12 +58,12 @@ class Pace:
 
     def beside(self, rows: int, *, behind: bool = False) -> int:
         """Prompt tokens beside so many rows; `behind`: of prompts that are less urgent than some of them."""
-        stretch, least = (_STRETCH_BEHIND, LEAST_BEHIND) if behind else (_STRETCH, LEAST)
-        return self._fitting(stretch * self._allowed(rows), LEAST, least)
+        limit, least = (_BEHIND, LEAST_BEHIND) if behind else (_BESIDE, LEAST)
+        return self._fitting(limit, rows, LEAST, least)
 
     def alone(self) -> int:
         """Prompt tokens in a step without decoding rows."""
-        return self._fitting(_ALONE * self._allowed(max(self._decoding, default=0)), START)
+        return self._fitting(_ALONE, max(self._decoding, default=0), START)
 
     def guesses(self, rows: int, likely: float, most: int) -> int:
         """How many guesses to compute for one of so many rows, each right that likely if those before it are: what gives most in a second.
@@ -85,15 +84,12 @@ class Pace:
         """A step was given up after so long."""
         self._credit -= seconds
 
-    def _fitting(self, seconds: float, unknown: int, least: int = LEAST) -> int:
-        if not seconds or not self._token:
+    def _fitting(self, limit: tuple[float, float], rows: int, unknown: int, least: int = LEAST) -> int:
+        """Prompt tokens whose time is within a limit for so many rows."""
+        (times, seconds), step = limit, self._step(rows)
+        if not step or not self._token:
             return unknown
-        return min(MOST, max(least, int(seconds / self._token) // _GRAIN * _GRAIN))
-
-    def _allowed(self, rows: int) -> float:
-        """Seconds that parts of a step are measured by; 0: not known."""
-        step = self._step(rows)
-        return max(step, _UNNOTICED) if step else 0.0
+        return min(MOST, max(least, int(max(times * step, seconds) / self._token) // _GRAIN * _GRAIN))
 
     def _step(self, rows: int) -> float:
         """Seconds of a step without prompts of about so many rows, or tokens of them; 0: not known."""

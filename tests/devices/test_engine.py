@@ -145,7 +145,7 @@ def test_a_less_urgent_prompt_takes_less_of_a_step(
     assert prefilled(bench.step())[late] == LEAST_BEHIND
     bench.driver.stop(Stop(late))
     equal = bench.begin(prompts[7], 1, rank=1)
-    assert prefilled(bench.step())[equal] == 40
+    assert prefilled(bench.step())[equal] == 64
     bench.drain()
     assert bench.tokens[equal] == greedy[7][:1]
 
