@@ -30,7 +30,7 @@ class Size:
     batches: tuple[int, ...] = (1, 8, 32)
 
 
-FULL: Final = Size(prompt=200, new=64, rounds=3)
+FULL: Final = Size(prompt=200, new=64, rounds=5)
 QUICK: Final = Size(prompt=64, new=24, rounds=1)
 
 PREFILL_BATCH: Final = 8
