@@ -13,7 +13,7 @@ seconds are for short steps: ten tokens a second are more than anybody reads. Wi
 together took half as long again, as the first had been answered when the last had been read; with 50 ms a tenth longer than with 100."""
 _BEHIND: Final = (0.25, 0.0125)
 """The same for prompts less urgent than some of those rows. It is also what texts wait for that are embedded beside them."""
-_ALONE: Final = (4.0, 0.2)
+_ALONE: Final = (4.0, 0.3)
 """A step that computes prompts only may take so many times one that decodes, or so many seconds: shorter ones would read the weights too
 often."""
 

@@ -671,6 +671,7 @@ static void pack_integers(const Linear& of, const void* weight) {
 
 template <class W>
 static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
+#pragma omp parallel for
     for (int64_t i = 0; i < count; i++) {
         const auto* from = (const typename W::Number*)of.weight + rows[i] / PANEL * of.in * PANEL;
         for (int64_t k = 0; k < of.in; k++) y[i * of.in + k] = W::value(from[W::place(k, rows[i] % PANEL)]);
@@ -679,6 +680,7 @@ static void rows(const Linear& of, const int64_t* rows, int64_t count, float* y)
 
 template <int BITS>
 static void integer_rows(const Linear& of, const int64_t* rows, int64_t count, float* y) {
+#pragma omp parallel for
     for (int64_t i = 0; i < count; i++) {
         int64_t panel = rows[i] / PANEL, o = rows[i] % PANEL;
         const uint8_t* from = (const uint8_t*)of.weight + panel * of.in * PANEL * BITS / 8;

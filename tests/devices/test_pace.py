@@ -32,13 +32,13 @@ def test_steps_that_are_short_may_take_more_than_as_long_again() -> None:
     """Nobody notices; and who comes with others is not answered before they have been read."""
     pace = learned(step=0.01, token=0.0007)
     assert pace.beside(8) == 136
-    assert pace.alone() == 280
+    assert pace.alone() == 424
 
 
 def test_a_device_that_pays_for_each_gets_few() -> None:
     pace = learned(step=0.06, token=0.0028)
     assert pace.beside(8) == 32
-    assert 80 <= pace.alone() <= 96
+    assert 96 <= pace.alone() <= 112
 
 
 def test_less_urgent_prompts_make_a_step_hardly_longer() -> None:
