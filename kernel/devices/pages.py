@@ -62,7 +62,7 @@ class PagePool:
         _check_distinct(slots)
         if first < 0 or first * PAGE >= held:
             raise RefusedError(f"page {first} is not in a row of {held} tokens")
-        self._used_up = max(self._used_up, *(slot + 1 for slot in slots))
+        self._used_up = max([self._used_up, *(slot + 1 for slot in slots)])
         for slot, index in zip(slots, range(first, -(-held // PAGE)), strict=False):
             filled = min(PAGE, held - index * PAGE)
             _copy(row.narrow(-2, index * PAGE, filled), self._device[slot, ..., :filled, :])

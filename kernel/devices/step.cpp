@@ -207,19 +207,27 @@ static inline void tile(const float* x, int64_t x_stride, const typename W::Numb
         }
 }
 
-// The same of pairs, whose columns lie together.
-template <int R, int N>
-static inline void tile(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t step, int64_t in, Vec (&acc)[R][N][2]) {
+// The same of pairs: `columns(k, n, words)` gives two columns of a panel, k and the next, a word an output.
+template <int R, int N, class Columns>
+static inline void tile(const uint16_t* x, int64_t x_stride, Columns columns, int64_t in, Vec (&acc)[R][N][2]) {
     std::memset(acc, 0, sizeof acc);
     for (int64_t k = 0; k < in; k += 2)
         for (int n = 0; n < N; n++) {
-            const uint16_t* at = w + n * step + k * PANEL;
-            Ints columns[2] = {read<Ints>(at), read<Ints>(at + PANEL)};
+            Ints words[2];
+            columns(k, n, words);
             for (int r = 0; r < R; r++) {
                 Ints two = Ints{} + read<int32_t>(x + r * x_stride + k);
-                for (int i = 0; i < 2; i++) acc[r][n][i] = add_pairs(acc[r][n][i], columns[i], two);
+                for (int i = 0; i < 2; i++) acc[r][n][i] = add_pairs(acc[r][n][i], words[i], two);
             }
         }
+}
+
+// Of panels of pairs, which have them so, `step` numbers apart.
+static inline auto packed(const uint16_t* w, int64_t step) {
+    return [=](int64_t k, int n, Ints (&words)[2]) {
+        const uint16_t* at = w + n * step + k * PANEL;
+        words[0] = read<Ints>(at), words[1] = read<Ints>(at + PANEL);
+    };
 }
 
 template <class W, int R, int N>
@@ -231,7 +239,7 @@ static inline void multiply(const Linear& of, int64_t panel, const float* x, Vec
 template <class W, int R, int N>
 static inline void multiply(const Linear& of, int64_t panel, const uint16_t* x, Vec (&acc)[R][N][2]) {
     int64_t step = of.in * PANEL;
-    tile<R, N>(x, of.in, (const uint16_t*)of.weight + panel * step, step, of.in, acc);
+    tile(x, of.in, packed((const uint16_t*)of.weight + panel * step, step), of.in, acc);
 }
 
 template <class W, int R, int N>
@@ -500,7 +508,7 @@ static void compare(const uint16_t* q, const uint16_t* keys, int64_t dim, float*
             for (int l = 0; l < LANES; l++) std::memcpy(panel.data() + (i / 2 + l) * 2 * PANEL + 2 * j, &lines[l], sizeof lines[l]);
         }
     Vec acc[R][1][2];
-    tile<R, 1>(q, dim, panel.data(), 0, dim, acc);
+    tile(q, dim, packed(panel.data(), 0), dim, acc);
     for (int r = 0; r < R; r++)
         for (int i = 0; i < 2; i++) store(scores + r * stride + i * LANES, acc[r][0][i]);
 }
@@ -523,8 +531,8 @@ static void softmax(float* scores, int64_t n, int64_t all, T* shares) {
     }
     float scale = 1.0f / sum(total);
     for (int64_t i = 0; i < all; i += LANES) {
-        store(scores + i, load(scores + i) * scale);
-        keep(shares + i, scores + i, LANES);
+        Vec share = load(scores + i) * scale;
+        keep(shares + i, (const float*)&share, LANES);
     }
 }
 
@@ -556,17 +564,11 @@ static inline void interleave(const uint16_t* a, const uint16_t* b, Ints (&words
 // The same in bfloat16, as products of pairs.
 template <int R, int N>
 static inline void mix(const uint16_t* shares, int64_t stride, const uint16_t* values, int64_t dim, int64_t keys, Vec (&acc)[R][N][2]) {
-    std::memset(acc, 0, sizeof acc);
-    for (int64_t k = 0; k < keys; k += 2)
-        for (int n = 0; n < N; n++) {
-            const uint16_t* at = values + k * dim + n * PANEL;
-            Ints words[2];
-            interleave(at, k + 1 < keys ? at + dim : nullptr, words, std::make_integer_sequence<int, PANEL>{});
-            for (int r = 0; r < R; r++) {
-                Ints two = Ints{} + read<int32_t>(shares + r * stride + k);
-                for (int i = 0; i < 2; i++) acc[r][n][i] = add_pairs(acc[r][n][i], words[i], two);
-            }
-        }
+    auto columns = [=](int64_t k, int n, Ints (&words)[2]) {
+        const uint16_t* at = values + k * dim + n * PANEL;
+        interleave(at, k + 1 < keys ? at + dim : nullptr, words, std::make_integer_sequence<int, PANEL>{});
+    };
+    tile(shares, stride, columns, keys, acc);
 }
 
 template <int R, int N, class T>

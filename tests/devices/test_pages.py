@@ -220,6 +220,7 @@ def test_a_save_may_ask_for_more_pages_than_there_are(kernel: Kernel, undisturbe
     assert saved.held == 249
     assert kernel.pool._filled["device"][2:8] == [64, 57, 0, 0, 64, 8]
     assert isinstance(kernel.save(seq, 0, [0, 1]), Saved)
+    assert isinstance(kernel.save(seq, 0, []), Saved), "nor need it ask for any"
     again = kernel.begin(PROMPT + undisturbed[:50], 100, resumed=50, pages=[0, 1, 2, 3], cached=249)
     kernel.bench.drain()
     assert kernel.bench.tokens[again] == undisturbed[50:]
